@@ -2,6 +2,15 @@
 //!
 //! Pure Rust: no MLIR, no LLVM, no device. Modules in reading order.
 
+pub mod dtype;
+pub mod graph_builder;
 pub mod help;
+pub mod op;
+pub mod scheme;
+pub mod shape;
 
+pub use dtype::DType;
+pub use graph_builder::GraphBuilder;
 pub use help::Help;
+pub use scheme::Scheme;
+pub use shape::{Dim, Type};
