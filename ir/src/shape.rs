@@ -73,15 +73,12 @@ impl Type {
     /// `None` for a cache, or when the product does not fit `u64`.
     #[must_use]
     pub fn elements_per_row(&self) -> Option<u64> {
-        let product = |sizes: &mut dyn Iterator<Item = u64>| {
-            sizes.try_fold(1_u64, |product, size| product.checked_mul(size))
-        };
         match self {
-            Self::Tensor { dims, .. } => product(&mut dims.iter().filter_map(|dim| match dim {
+            Self::Tensor { dims, .. } => product(dims.iter().filter_map(|dim| match dim {
                 Dim::Fixed(size) => Some(*size),
                 Dim::Counted => None,
             })),
-            Self::Packed { dims, .. } => product(&mut dims.iter().copied()),
+            Self::Packed { dims, .. } => product(dims.iter().copied()),
             Self::Cache { .. } => None,
         }
     }
@@ -139,6 +136,10 @@ impl FromStr for Type {
         }
         Err(bad())
     }
+}
+
+fn product(mut sizes: impl Iterator<Item = u64>) -> Option<u64> {
+    sizes.try_fold(1_u64, |product, size| product.checked_mul(size))
 }
 
 /// MLIR prints the sizes of `!sail` types as integer attributes, with or without `: i64`.
