@@ -5,12 +5,16 @@
 pub mod dtype;
 pub mod graph_builder;
 pub mod help;
+pub mod id;
 pub mod op;
+pub mod plan;
 pub mod scheme;
 pub mod shape;
+pub mod target;
 
 pub use dtype::DType;
 pub use graph_builder::GraphBuilder;
 pub use help::Help;
 pub use scheme::Scheme;
 pub use shape::{Dim, Type};
+pub use target::Target;

@@ -1,0 +1,254 @@
+//! What the runtime executes, and nothing more: no name to resolve, no choice left to make.
+//!
+//! A [`Plan`] holds [`Function`]s (`vision`, `prefill`, `decode`, and the tapped twins
+//! `vision.taps`, `prefill.taps`). A function is a list of [`Step`]s over [`Buffer`]s, cut into
+//! [`Launch`]es. Sizes and arena offsets are [`Affine`] in the bound of a size class, so one list of
+//! steps serves every class; nothing that changes from call to call is part of a step: token
+//! ids, positions, pages and counts stand in the control block.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dtype::DType;
+use crate::id::{BufferId, IdVec, KernelId, StepId, WeightId};
+
+/// Positions in one page of the key/value cache.
+pub const PAGE_POSITIONS: u32 = 64;
+
+/// Alignment in bytes of every buffer, weight and workspace.
+pub const ALIGNMENT: u64 = 256;
+
+/// `per_row · bound + fixed`, where `bound` is the size class of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Affine {
+    pub per_row: u64,
+    pub fixed: u64,
+}
+
+impl Affine {
+    /// The value for one class; `None` when it does not fit `u64`.
+    #[must_use]
+    pub fn at(self, bound: u32) -> Option<u64> {
+        self.per_row.checked_mul(u64::from(bound))?.checked_add(self.fixed)
+    }
+}
+
+impl fmt::Display for Affine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.per_row, self.fixed) {
+            (0, fixed) => write!(f, "{fixed}"),
+            (per_row, 0) => write!(f, "{per_row}*r"),
+            (per_row, fixed) => write!(f, "{per_row}*r+{fixed}"),
+        }
+    }
+}
+
+/// What a call counts. The control block starts with these counts, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Count {
+    /// Rows of (slot, position) in this call.
+    Tokens,
+    /// Image tiles in this call.
+    Images,
+    /// Rows whose logits are wanted.
+    Outputs,
+}
+
+/// Where a buffer's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// In the scratch arena of the call.
+    Arena { offset: Affine },
+    /// A packed weight or a table of the artifact.
+    Weight { weight: WeightId },
+    /// The pool of keys and values of one layer; see `CacheSpec` for its layout.
+    Cache { layer: u32 },
+    /// An array of the control block.
+    Control { field: ControlField },
+    /// Given by the caller or kept for it, outside the arena.
+    Port { port: Port },
+    /// Written by tapped functions only: an f32 copy for the person who asked.
+    Tap { name: String },
+}
+
+/// Arrays that follow the counts in the control block, each [`ALIGNMENT`]-aligned, i32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlField {
+    /// `[tokens]` token ids.
+    Ids,
+    /// `[tokens][2]`: slot, position.
+    Rows,
+    /// `[tokens]`: row of the features, or -1 for text.
+    ImageRows,
+    /// `[outputs]`: which token rows the logits are wanted of.
+    OutputRows,
+    /// `[slots][pages]`: page of the pool that holds positions `64·i ..` of the slot.
+    PageTable,
+}
+
+/// Buffers that outlive a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Port {
+    /// `[n, c, s, s]` bf16, input of `vision`.
+    Pixels,
+    /// `[n, p/4, d]` bf16, output of `vision`, read by `prefill`.
+    Features,
+    /// `[outputs, v]` bf16, output of `prefill` and `decode`.
+    Logits,
+}
+
+/// A run of bytes that steps read and write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// The value's name in the `kernels` stage.
+    pub name: String,
+    pub place: Place,
+    pub dtype: DType,
+    /// Bytes of the buffer at a class's bound.
+    pub bytes: Affine,
+    /// Sizes after the counted one, for people and taps.
+    pub row_dims: Vec<u64>,
+    /// What the leading size counts; `None` when every size is fixed.
+    pub count: Option<Count>,
+}
+
+/// How many work items a step has: `columns` for each started run of `rows_per_block` rows, where
+/// there are `count · per` rows. Item `i` is block `i / columns`, column `i % columns`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grid {
+    pub count: Count,
+    pub per: u32,
+    pub rows_per_block: u32,
+    pub columns: u32,
+}
+
+impl Grid {
+    /// Items for `count` counted rows.
+    #[must_use]
+    pub fn items(&self, count: u32) -> u64 {
+        let rows = u64::from(count) * u64::from(self.per);
+        rows.div_ceil(u64::from(self.rows_per_block)) * u64::from(self.columns)
+    }
+}
+
+/// Least bytes and operations a step cannot do without, affine in the counted rows of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Weights, tables: read once whatever the rows.
+    pub weight_bytes: u64,
+    /// Activations read and written for one row.
+    pub row_bytes: u64,
+    /// Multiplications and additions for one row, counted one each.
+    pub row_operations: u64,
+    /// The same, for one row and one cached position (attention).
+    pub position_operations: u64,
+    pub position_bytes: u64,
+}
+
+/// One kernel over one set of buffers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What this computes, for people and profiles: `layers.0.mlp`.
+    pub label: String,
+    pub kernel: KernelId,
+    pub arguments: Vec<BufferId>,
+    pub grid: Grid,
+    /// Steps of the same launch whose dependence counters must be full before this one starts.
+    /// Steps of earlier launches are always finished.
+    pub waits: Vec<StepId>,
+    pub cost: Cost,
+}
+
+/// A run of steps handed to the device at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Which of the cooperating processes runs it; 0 while there is one.
+    pub rank: u32,
+    /// First step and one past the last.
+    pub steps: [StepId; 2],
+}
+
+/// One entry point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    pub name: String,
+    /// What the size class bounds.
+    pub count: Count,
+    /// Bounds of the size classes, ascending; a call takes the first that holds it.
+    pub classes: Vec<u32>,
+    /// Largest number of logits rows of one call.
+    pub max_outputs: u32,
+    pub arena_bytes: Affine,
+    /// Private scratch of each thread.
+    pub workspace_bytes: u64,
+    pub buffers: IdVec<BufferId, Buffer>,
+    pub steps: IdVec<StepId, Step>,
+    pub launches: Vec<Launch>,
+}
+
+/// A kernel of the code section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    pub symbol: String,
+    /// Template family: `linear`, `attention`, …
+    pub family: String,
+    /// Byte in the code section at which the function starts.
+    pub offset: u64,
+    /// Number of pointers it takes.
+    pub arguments: u32,
+}
+
+/// A packed weight or a table in the weights section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weight {
+    /// Checkpoint paths it was made of (empty for a table).
+    pub paths: Vec<String>,
+    /// Which part of the whole this rank holds, of how many.
+    pub shard: [u32; 2],
+    /// Layout in words: `bf16 panels of 32, interleaved by 16`.
+    pub layout: String,
+    /// Byte in the weights section.
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// The key/value cache the functions were planned for. The pool is allocated at load.
+///
+/// A layer's pool is `[page][kv head]` blocks of `block_bytes`; a block holds the keys, then the
+/// values, of [`PAGE_POSITIONS`] positions, `e'` = `head_dim` rounded up to a multiple of 16:
+///
+/// ```text
+/// keys    [e'/2][64][2]   pairs of values of one position stand together
+/// values  [32][e'][2]     pairs of positions of one value stand together
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheSpec {
+    pub layers: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    /// Keys and values of one page and kv head.
+    pub block_bytes: u64,
+    /// Longest sequence; also rows of the RoPE table.
+    pub max_positions: u32,
+}
+
+/// Everything a device needs to know about an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub functions: Vec<Function>,
+    pub kernels: IdVec<KernelId, Kernel>,
+    pub weights: IdVec<WeightId, Weight>,
+    pub cache: CacheSpec,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<&Function> {
+        self.functions.iter().find(|function| function.name == name)
+    }
+}
