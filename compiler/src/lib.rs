@@ -1,1 +1,3 @@
-//! To be written.
+//! The compiler: from a checked model to one `.sail` file. Start reading at `pipeline.rs`.
+
+pub mod plan;
