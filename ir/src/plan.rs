@@ -201,6 +201,9 @@ pub struct Kernel {
     pub offset: u64,
     /// Number of pointers it takes.
     pub arguments: u32,
+    /// Positions of the pointers it writes through, ascending; it only reads the others. What it
+    /// writes never overlaps another argument of the same step.
+    pub writes: Vec<u32>,
 }
 
 /// A packed weight or a table in the weights section.
