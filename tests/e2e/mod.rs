@@ -1,0 +1,7 @@
+//! From a checkpoint to logits and tokens, held to goldens of an independent implementation.
+
+use sail_tests::harness::Test;
+
+pub fn tests() -> Vec<Test> {
+    Vec::new()
+}
