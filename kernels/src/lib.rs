@@ -1,1 +1,3 @@
-//! To be written.
+//! Every kernel template: problem, config, generated code, scalar twin, cost.
+
+pub mod reference;
