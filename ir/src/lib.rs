@@ -7,6 +7,7 @@ pub mod graph_builder;
 pub mod help;
 pub mod id;
 pub mod op;
+pub mod ops;
 pub mod plan;
 pub mod scheme;
 pub mod shape;

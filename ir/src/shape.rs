@@ -7,7 +7,7 @@
 //! tensor<?x2048xbf16>            tokens (or outputs) × width
 //! tensor<?x1024x1536xbf16>       images × patches × width
 //! !sail.packed<[6144, 2048], "bf16">
-//! !sail.cache<8, 128>            kv heads, values per head
+//! !sail.kv_cache<8, 128>            kv heads, values per head
 //! ```
 
 use std::fmt;
@@ -62,6 +62,13 @@ impl Type {
         Self::Tensor { dims, dtype }
     }
 
+    /// A bf16 activation: `rows` (any number of sizes, perhaps counted) of `width` values.
+    #[must_use]
+    pub fn of_width(mut rows: Vec<Dim>, width: u64) -> Self {
+        rows.push(Dim::Fixed(width));
+        Self::Tensor { dims: rows, dtype: DType::Bf16 }
+    }
+
     /// A tensor whose every size is known.
     #[must_use]
     pub fn fixed(sizes: &[u64], dtype: DType) -> Self {
@@ -104,7 +111,9 @@ impl fmt::Display for Type {
                 let dims: Vec<String> = dims.iter().map(u64::to_string).collect();
                 write!(f, "!sail.packed<[{}], \"{scheme}\">", dims.join(", "))
             }
-            Self::Cache { kv_heads, head_dim } => write!(f, "!sail.cache<{kv_heads}, {head_dim}>"),
+            Self::Cache { kv_heads, head_dim } => {
+                write!(f, "!sail.kv_cache<{kv_heads}, {head_dim}>")
+            }
         }
     }
 }
@@ -127,7 +136,7 @@ impl FromStr for Type {
                 .collect::<Result<_, _>>()?;
             return Ok(Self::Packed { dims, scheme: scheme.trim_matches('"').parse()? });
         }
-        if let Some(body) = inside("!sail.cache<") {
+        if let Some(body) = inside("!sail.kv_cache<") {
             let (kv_heads, head_dim) = body.split_once(", ").ok_or_else(bad)?;
             return Ok(Self::Cache {
                 kv_heads: number(kv_heads).ok_or_else(bad)?,
@@ -172,7 +181,7 @@ mod tests {
             "tensor<6144xf32>",
             "tensor<bf16>",
             "!sail.packed<[6144, 2048], \"bf16\">",
-            "!sail.cache<8, 128>",
+            "!sail.kv_cache<8, 128>",
         ] {
             let ty: Type = text.parse().expect(text);
             assert_eq!(ty.to_string(), text);
@@ -181,7 +190,7 @@ mod tests {
 
     #[test]
     fn integer_attributes_may_carry_their_type() {
-        let ty: Type = "!sail.cache<8 : i64, 128 : i64>".parse().unwrap();
+        let ty: Type = "!sail.kv_cache<8 : i64, 128 : i64>".parse().unwrap();
         assert_eq!(ty, Type::Cache { kv_heads: 8, head_dim: 128 });
     }
 
