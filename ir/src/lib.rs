@@ -2,6 +2,7 @@
 //!
 //! Pure Rust: no MLIR, no LLVM, no device. Modules in reading order.
 
+pub mod artifact;
 pub mod dtype;
 pub mod graph_builder;
 pub mod help;

@@ -6,12 +6,19 @@
 //! steps serves every class; nothing that changes from call to call is part of a step: token
 //! ids, positions, pages and counts stand in the control block.
 
+mod order;
+mod show;
+mod verify;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
 use crate::id::{BufferId, IdVec, KernelId, StepId, WeightId};
+
+pub use show::Listing;
+pub use verify::PlanError;
 
 /// Positions in one page of the key/value cache.
 pub const PAGE_POSITIONS: u32 = 64;
@@ -255,3 +262,6 @@ impl Plan {
         self.functions.iter().find(|function| function.name == name)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
