@@ -410,4 +410,29 @@ irdl.dialect @sail {
     irdl.attributes {"kind" = %attribute_kind, "theta" = %attribute_theta, "head_dim" = %attribute_head_dim, "positions" = %attribute_positions}
     irdl.results(table: %table)
   }
+  // a run of bytes that steps read and write
+  irdl.operation @buffer {
+    %attribute_name = irdl.any
+    %attribute_type = irdl.any
+    %attribute_place = irdl.any
+    %attribute_bytes = irdl.any
+    irdl.attributes {"name" = %attribute_name, "type" = %attribute_type, "place" = %attribute_place, "bytes" = %attribute_bytes}
+  }
+  // a run of steps handed to the device at once
+  irdl.operation @launch {
+    %attribute_rank = irdl.any
+    %attribute_first = irdl.any
+    %attribute_end = irdl.any
+    irdl.attributes {"rank" = %attribute_rank, "first" = %attribute_first, "end" = %attribute_end}
+  }
+  // one kernel over named buffers
+  irdl.operation @step {
+    %attribute_index = irdl.any
+    %attribute_label = irdl.any
+    %attribute_kernel = irdl.any
+    %attribute_arguments = irdl.any
+    %attribute_grid = irdl.any
+    %attribute_waits = irdl.any
+    irdl.attributes {"index" = %attribute_index, "label" = %attribute_label, "kernel" = %attribute_kernel, "arguments" = %attribute_arguments, "grid" = %attribute_grid, "waits" = %attribute_waits}
+  }
 }

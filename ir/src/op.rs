@@ -118,8 +118,10 @@ impl Stages {
     pub const FUSED: Self = Self(2);
     pub const PACKED: Self = Self(4);
     pub const KERNELS: Self = Self(8);
+    /// Memory and steps; none of the ops that have values.
+    pub const PLAN: Self = Self(16);
 
-    /// This stage and every later one. The plan is not MLIR any more and has no ops.
+    /// This stage and every later one but the plan, which has ops of its own.
     #[must_use]
     pub const fn and_later(self) -> Self {
         let from_here_up = !(self.0 - 1);

@@ -61,6 +61,10 @@ ops! {
     combine_add COMBINE_ADD,
     // What `lower` adds.
     table TABLE,
+    // What stage `plan` is made of.
+    buffer BUFFER,
+    launch LAUNCH,
+    step STEP,
 }
 
 #[cfg(test)]
