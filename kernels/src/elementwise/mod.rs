@@ -1,0 +1,3 @@
+//! Kernels that treat every value of a row alike.
+
+pub mod add;
