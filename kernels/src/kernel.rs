@@ -50,6 +50,10 @@ pub trait Kernel: Sync {
     /// Names of the pointers it takes, in their order.
     fn arguments(&self) -> &'static [&'static str];
 
+    /// Positions of the pointers it writes through, ascending; it only reads the others. What it
+    /// writes overlaps no other argument.
+    fn writes(&self) -> &'static [u32];
+
     fn grid(&self) -> Grid;
 
     /// Private scratch of each thread that runs it.

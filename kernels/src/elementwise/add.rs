@@ -30,6 +30,10 @@ impl Kernel for Add {
         &["x", "other", "y"]
     }
 
+    fn writes(&self) -> &'static [u32] {
+        &[2]
+    }
+
     fn grid(&self) -> Grid {
         self.rows.grid(ROWS_PER_BLOCK, 1)
     }

@@ -164,7 +164,7 @@ impl<'c> Builder<'c> {
         let sign = self.i32s(i32::MIN, a.width());
         let bits = self.bits(a);
         let bits = self.xor(bits, sign);
-        self.from_bits(bits)
+        self.of_bits(bits)
     }
 
     pub fn abs(&mut self, a: F32<'c>) -> F32<'c> {
@@ -319,7 +319,7 @@ impl<'c> Builder<'c> {
     }
 
     /// The values that have these bits.
-    pub fn from_bits(&mut self, a: I32<'c>) -> F32<'c> {
+    pub fn of_bits(&mut self, a: I32<'c>) -> F32<'c> {
         let to = self.vector_type(ElementKind::F32, a.width());
         self.cast(InstructionOpcode::BitCast, a.0, to)
     }
@@ -329,7 +329,7 @@ impl<'c> Builder<'c> {
         let to = self.vector_type(ElementKind::I32, a.width());
         let bits: I32<'c> = self.cast(InstructionOpcode::ZExt, a.0, to);
         let bits = self.shift_left(bits, 16);
-        self.from_bits(bits)
+        self.of_bits(bits)
     }
 
     /// f32 rounded to bf16, ties to even; a NaN stays one. Values below the least normal f32 may
@@ -384,14 +384,14 @@ impl<'c> Builder<'c> {
     /// The first value of each pair, as f32.
     pub fn low_of_pairs(&mut self, pairs: I32<'c>) -> F32<'c> {
         let bits = self.shift_left(pairs, 16);
-        self.from_bits(bits)
+        self.of_bits(bits)
     }
 
     /// The second value of each pair, as f32.
     pub fn high_of_pairs(&mut self, pairs: I32<'c>) -> F32<'c> {
         let mask = self.i32(0xffff_0000_u32 as i32);
         let bits = self.and(pairs, mask);
-        self.from_bits(bits)
+        self.of_bits(bits)
     }
 
     // Lanes.

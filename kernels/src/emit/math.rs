@@ -9,15 +9,15 @@ const EXP: [f32; 5] = [0.5, 0.166_665_77, 0.041_666_556, 0.008_363_179, 0.001_39
 /// `Φ(-z) · exp(z² / 2)` in `t = 1 / (1 + 0.3 z)` for 0 ≤ z ≤ 14, where Φ is the normal
 /// distribution; Chebyshev fit, relative error 1.1e-7.
 const NORMAL_TAIL: [f32; 9] = [
-    4.37724462e-06,
-    0.119541628,
-    0.121487249,
-    0.0965708639,
-    0.137646145,
-    -0.068775664,
-    0.221350409,
-    -0.165373755,
-    0.0375487656,
+    4.377_244_7e-6,
+    0.119_541_63,
+    0.121_487_25,
+    0.096_570_864,
+    0.137_646_14,
+    -0.068_775_66,
+    0.221_350_4,
+    -0.165_373_76,
+    0.037_548_766,
 ];
 
 /// Slope of the change of variable of [`NORMAL_TAIL`].
@@ -46,7 +46,7 @@ impl<'c> Builder<'c> {
         let scaled = self.mul(inside, log2_e);
         let whole = self.round_even(scaled);
         // ln 2 in two parts: the first has 15 trailing zero bits, so its product is exact.
-        let minus_high = self.f32(-0.693_359_375);
+        let minus_high = self.f32(-0.693_359_4);
         let minus_low = self.f32(2.121_944_4e-4);
         let r = self.fma(whole, minus_high, inside);
         let r = self.fma(whole, minus_low, r);
@@ -81,7 +81,7 @@ impl<'c> Builder<'c> {
         let bias = self.i32(127);
         let biased = self.add(power, bias);
         let bits = self.shift_left(biased, 23);
-        self.from_bits(bits)
+        self.of_bits(bits)
     }
 
     /// `1 / (1 + e^-x)`.

@@ -175,6 +175,10 @@ impl<F: Fn(&mut Builder<'_>) + Sync> Kernel for Snippet<F> {
         self.arguments
     }
 
+    fn writes(&self) -> &'static [u32] {
+        &[]
+    }
+
     fn grid(&self) -> Grid {
         Rows::TOKENS.grid(u32::MAX, 1)
     }

@@ -114,7 +114,15 @@ fn erf_silu_sigmoid_and_rsqrt_are_near_the_exact_ones() {
 #[test]
 fn rounding_to_bf16_is_to_the_nearest_even_and_keeps_nan() {
     let mut x = spread(-3.0, 3.0);
-    x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1.003_906_25, 1.011_718_75]);
+    x.extend([
+        0.0,
+        -0.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MAX,
+        f32::from_bits(0x3f80_8000),
+        f32::from_bits(0x3f81_8000),
+    ]);
     x.push(f32::NAN);
     x.push(f32::from_bits(0x7f80_0001));
     for target in targets_here() {
