@@ -1,3 +1,4 @@
 //! The compiler: from a checked model to one `.sail` file. Start reading at `pipeline.rs`.
 
+pub mod golden;
 pub mod plan;
