@@ -7,6 +7,10 @@ pub mod cost;
 pub mod elementwise;
 pub mod emit;
 pub mod kernel;
+pub mod linear;
+pub mod packing;
 pub mod reference;
+pub mod table;
 
 pub use kernel::{Code, EmitError, Kernel, Rows, assembly, compile, llvm_ir};
+pub use table::{KERNELS, Template, Tolerance};
