@@ -110,7 +110,7 @@ impl Kernel for GateUpSilu {
             for_each_panel(k, &block, &self.product, weight, |k, panel, at| {
                 self.product.panel(k, rows, at, tile, |k, row, sums| {
                     let row = k.add(block.first_row, row);
-                    finish(k, (row, panel), sums, (y, self.problem.n), &self.product);
+                    store_gated(k, (row, panel), sums, (y, self.problem.n), &self.product);
                 });
             });
         });
@@ -119,7 +119,7 @@ impl Kernel for GateUpSilu {
 }
 
 /// Store `silu(gate) · up` of one row and one panel of rows of `n` outputs at `y`.
-pub(crate) fn finish<'c>(
+pub(crate) fn store_gated<'c>(
     k: &mut Builder<'c>,
     (row, panel): (Index<'c>, Index<'c>),
     [gate, up]: [F32<'c>; 2],

@@ -17,9 +17,11 @@ use sail_ir::target::Target;
 use crate::emit::{Bf16, Block, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 
+pub(crate) use gate_up::store_gated;
 pub use gate_up::{GateUpSilu, GateUpSiluProblem};
 use product::{PackedRows, Product};
 pub use prologue::Prologue;
+pub(crate) use prologue::{direct, rms_scale, row_of};
 
 /// Rows a thread packs at once.
 pub const ROWS_PER_BLOCK: u32 = 512;
@@ -247,6 +249,24 @@ fn for_each_panel<'c>(
         let at = k.at_bytes(weight, offset);
         body(k, panel, at);
     });
+}
+
+/// Store the sums of one row and one panel into rows of `n` outputs at `y`.
+pub(crate) fn store_row<'c>(
+    k: &mut Builder<'c>,
+    (row, panel): (Index<'c>, Index<'c>),
+    sums: [F32<'c>; 2],
+    (y, n): (Ptr<'c>, u32),
+    product: &Product,
+) {
+    let first = k.mul_constant(panel, product.panel_width());
+    let start = k.mul_constant(row, n.into());
+    for (half, sum) in sums.into_iter().enumerate() {
+        let column = k.add_constant(first, half as u64 * u64::from(product.lanes));
+        let at = k.add(start, column);
+        let place = k.at::<Bf16>(y, at);
+        Columns::of(k, column, n, product).each(k, |k, part| part.store(k, place, sum));
+    }
 }
 
 /// One vector of output columns: whole, part of one, or whole everywhere but in the last panel.

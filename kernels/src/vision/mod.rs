@@ -1,0 +1,5 @@
+//! Kernels of the vision tower alone.
+
+mod patch_embed;
+
+pub use patch_embed::{PatchEmbed, PatchEmbedProblem};
