@@ -3,7 +3,11 @@
 pub mod config;
 pub mod names;
 
+pub mod adapter;
+pub mod decoder;
+pub mod forward;
 pub mod prompt;
+pub mod vision;
 
 use crate::Family;
 
