@@ -1,1 +1,6 @@
-//! To be written.
+//! Carries out a `.sail` file: picture and question in, answer out.
+
+pub mod image;
+
+#[cfg(test)]
+mod fixtures;
