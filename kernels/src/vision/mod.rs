@@ -1,5 +1,7 @@
-//! Kernels of the vision tower alone.
+//! Kernels of the vision tower that only move values: patches and the pixel shuffle.
 
-mod patch_embed;
+pub mod patches;
+pub mod pixel_shuffle;
 
-pub use patch_embed::{PatchEmbed, PatchEmbedProblem};
+pub use patches::Patches;
+pub use pixel_shuffle::PixelShuffle;
