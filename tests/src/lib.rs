@@ -5,6 +5,4 @@
 
 pub mod expectation;
 pub mod harness;
-pub mod interpreter;
-pub mod oracle;
 pub mod places;
