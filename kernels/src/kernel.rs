@@ -32,6 +32,17 @@ impl Rows {
     /// One row for each token.
     pub const TOKENS: Self = Self { count: Count::Tokens, per: 1 };
 
+    /// For a kernel's symbol: `tokens`, `imagesx1024`.
+    #[must_use]
+    pub fn name(self) -> String {
+        let count = match self.count {
+            Count::Tokens => "tokens",
+            Count::Images => "images",
+            Count::Outputs => "outputs",
+        };
+        if self.per == 1 { count.to_owned() } else { format!("{count}x{}", self.per) }
+    }
+
     /// The grid of a kernel whose items are `rows_per_block` rows by one of `columns` columns.
     #[must_use]
     pub fn grid(self, rows_per_block: u32, columns: u32) -> Grid {

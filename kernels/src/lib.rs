@@ -3,16 +3,18 @@
 //! Start with [`kernel`] (what a kernel is), then [`elementwise::add`] (the smallest whole one),
 //! then [`emit`] (the builder it is written with). This crate sees no graph and no model.
 
-pub mod attention;
+#[cfg(test)]
+mod check;
 pub mod cost;
 pub mod elementwise;
 pub mod emit;
 pub mod experts;
-pub mod families;
 pub mod kernel;
-pub mod norm;
+pub mod linear;
+pub mod packing;
 pub mod reference;
-pub mod rows;
+pub mod table;
 pub mod vision;
 
 pub use kernel::{Code, EmitError, Kernel, Rows, assembly, compile, llvm_ir};
+pub use table::{KERNELS, Template, Tolerance};

@@ -1,7 +1,9 @@
 //! From a checkpoint to logits and tokens, held to goldens of an independent implementation.
 
+mod oracle;
+
 use sail_tests::harness::Test;
 
 pub fn tests() -> Vec<Test> {
-    Vec::new()
+    oracle::tests()
 }

@@ -5,4 +5,6 @@
 
 pub mod expectation;
 pub mod harness;
+pub mod interpreter;
+pub mod oracle;
 pub mod places;

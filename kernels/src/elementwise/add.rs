@@ -5,14 +5,10 @@
 use sail_ir::plan::{Cost, Grid};
 
 use crate::emit::{Bf16, Builder};
-use crate::families::{Family, Tolerance};
 use crate::kernel::{EmitError, Kernel, Rows};
 
 /// Rows of one work item: enough that a thread's share is a run of memory, few enough to split.
 const ROWS_PER_BLOCK: u32 = 16;
-
-/// The row of `add`.
-pub const FAMILY: Family = Family { name: "add", twin: "add", tolerance: Tolerance::ONE_STEP };
 
 /// `y = x + other`, all `[rows, width]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,7 +23,7 @@ impl Kernel for Add {
     }
 
     fn symbol(&self) -> String {
-        format!("add.{:?}x{}.w{}", self.rows.count, self.rows.per, self.width).to_lowercase()
+        format!("add.{}.w{}", self.rows.name(), self.width)
     }
 
     fn arguments(&self) -> &'static [&'static str] {
@@ -54,27 +50,15 @@ impl Kernel for Add {
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         let width = u64::from(self.width);
         let pointers = k.arguments::<3>();
-        let lanes = k.lanes();
         k.for_each_row(&self.grid(), |k, row| {
             k.note("1 add: vectors of the row, then its tail");
             let start = k.mul_constant(row, width);
             let [x, other, y] = pointers.map(|pointer| k.at::<Bf16>(pointer, start));
-            k.for_each_vector(
-                width,
-                |k, at| {
-                    let [x, other, y] = [x, other, y].map(|pointer| k.at::<Bf16>(pointer, at));
-                    let (a, b) = (k.load_widened(x, lanes), k.load_widened(other, lanes));
-                    let sum = k.add(a, b);
-                    k.store_rounded(y, sum);
-                },
-                |k, at, count| {
-                    let [x, other, y] = [x, other, y].map(|pointer| k.at::<Bf16>(pointer, at));
-                    let a = k.load_widened_partial(x, lanes, count);
-                    let b = k.load_widened_partial(other, lanes, count);
-                    let sum = k.add(a, b);
-                    k.store_rounded_partial(y, sum, count);
-                },
-            );
+            k.for_each_piece(width, |k, piece| {
+                let (a, b) = (k.read_widened(x, piece), k.read_widened(other, piece));
+                let sum = k.add(a, b);
+                k.write_rounded(y, piece, sum);
+            });
         });
         Ok(())
     }

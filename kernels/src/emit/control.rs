@@ -73,6 +73,32 @@ impl<'c> Builder<'c> {
         first.with(&mut phis.iter().map(|phi| phi.as_basic_value()))
     }
 
+    /// `body` for `first` and then for what it gives back, as long as that is below `end`.
+    pub fn while_below(
+        &mut self,
+        first: Index<'c>,
+        end: Index<'c>,
+        body: impl FnOnce(&mut Self, Index<'c>) -> Index<'c>,
+    ) {
+        let head = self.context.append_basic_block(self.function, "loop");
+        let inside = self.context.append_basic_block(self.function, "turn");
+        let after = self.context.append_basic_block(self.function, "after");
+        let before = self.branch_to(head);
+        let word = self.context.i64_type();
+        let phi = self.llvm.build_phi(word, "i").expect("the builder is positioned");
+        phi.add_incoming(&[(&first.0, before)]);
+        let i = Index(phi.as_basic_value());
+        let more = self.less(i, end);
+        self.llvm
+            .build_conditional_branch(more.int(), inside, after)
+            .expect("the builder is positioned");
+        self.llvm.position_at_end(inside);
+        let next = body(self, i);
+        let last = self.branch_back(head);
+        phi.add_incoming(&[(&next.0, last)]);
+        self.llvm.position_at_end(after);
+    }
+
     /// `body` if `condition` holds.
     pub fn when(&mut self, condition: Bool<'c>, body: impl FnOnce(&mut Self)) {
         self.choose(condition, body, |_| ());

@@ -133,29 +133,6 @@ impl<'c> Builder<'c> {
         self.splat(pair, width)
     }
 
-    /// Run `whole` for each whole vector of `length` elements and `part` for what is left.
-    ///
-    /// `length` is known while the kernel is built. `part` gets the index of its first element and
-    /// the count, 1 to `lanes - 1`, and is not called when nothing is left.
-    pub fn for_each_vector(
-        &mut self,
-        length: u64,
-        whole: impl FnOnce(&mut Self, Index<'c>),
-        part: impl FnOnce(&mut Self, Index<'c>, Index<'c>),
-    ) {
-        let lanes = u64::from(self.lanes());
-        let even = length - length % lanes;
-        let zero = self.index(0);
-        let even_index = self.index(even);
-        if even > 0 {
-            self.for_each(zero, even_index, lanes, whole);
-        }
-        if even < length {
-            let left = self.index(length - even);
-            part(self, even_index, left);
-        }
-    }
-
     /// Constants in the kernel's own read-only memory.
     pub fn table(&mut self, values: &[f32]) -> Ptr<'c> {
         let float = self.context.f32_type();

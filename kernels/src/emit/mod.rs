@@ -14,7 +14,7 @@ pub mod control;
 pub mod math;
 pub mod memory;
 pub mod object;
-pub mod piece;
+pub mod pieces;
 #[cfg(any(test, feature = "run"))]
 pub mod run;
 #[cfg(test)]
@@ -32,7 +32,7 @@ use inkwell::values::{BasicValueEnum, FunctionValue};
 use sail_ir::plan::{Count, Grid};
 use sail_ir::target::Target;
 
-pub use piece::Piece;
+pub use pieces::Piece;
 pub use value::{Bf16, Bool, Carried, Element, ElementKind, F32, I32, Index, Number, Ptr, Value};
 
 /// A run of rows of one grid block and the columns of it that this call computes.

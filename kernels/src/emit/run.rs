@@ -8,6 +8,7 @@ use super::Builder;
 use crate::kernel::{EmitError, Kernel, Rows, compile};
 
 /// What a kernel's code is called as; see `kernel.rs`.
+// SAFETY: what a caller must keep is said at `Loaded::call`, the only place that calls one.
 type Entry = unsafe extern "C" fn(*const *mut u8, *const u32, u64, u64, *mut u8);
 
 /// Byte that fills outputs and workspaces before a run, so that what was not written shows.

@@ -19,22 +19,11 @@ fn map_f32(
     let count = x.len() as u64;
     let kernel = Snippet::new(&["x", "y"], |k: &mut Builder<'_>| {
         let [x, y] = k.arguments::<2>();
-        let lanes = k.lanes();
-        k.for_each_vector(
-            count,
-            |k, at| {
-                let (x, y) = (k.at::<F32>(x, at), k.at::<F32>(y, at));
-                let value = k.load::<F32>(x, lanes);
-                let value = write(k, value);
-                k.store(y, value);
-            },
-            |k, at, left| {
-                let (x, y) = (k.at::<F32>(x, at), k.at::<F32>(y, at));
-                let value = k.load_partial::<F32>(x, lanes, left);
-                let value = write(k, value);
-                k.store_partial(y, value, left);
-            },
-        );
+        k.for_each_piece(count, |k, piece| {
+            let value = k.read::<F32>(x, piece);
+            let value = write(k, value);
+            k.write(y, piece, value);
+        });
     });
     let (mut x, mut y) = (f32_bytes(x), poisoned(4 * x.len()));
     Loaded::new(&kernel, target).run(ONE, &mut [&mut x, &mut y]);

@@ -56,7 +56,8 @@ pub struct PatchEmbed<'a> {
 
 /// Pixels to the rows the first block reads: `rms_norm(patches · weightᵀ + bias) + positions`.
 ///
-/// Nothing rounds on the way, the sum with the positions does.
+/// The product with its bias stays unrounded on its way into the norm; then it rounds as
+/// [`rms_norm`] and [`add_positions`] do.
 #[must_use]
 pub fn patch_embed(
     pixels: &[f64],
@@ -65,8 +66,7 @@ pub fn patch_embed(
     rounding: Rounding,
 ) -> Vec<f64> {
     let x = product_bias(&patches(pixels, picture), embed.weight, embed.bias);
-    let normal = rms_norm(&x, embed.norm, embed.eps, Rounding::Exact);
-    add_positions(&normal, embed.positions, rounding)
+    add_positions(&rms_norm(&x, embed.norm, embed.eps, rounding), embed.positions, rounding)
 }
 
 /// 2×2 neighbours into one row: `[n, p, d]` to `[n, p/4, 4·d]`, `p` a square grid of even side.

@@ -1,7 +1,5 @@
-//! Kernels of the vision tower that only move values: patches and the pixel shuffle.
+//! Kernels of the vision tower alone.
 
-pub mod patches;
-pub mod pixel_shuffle;
+mod patch_embed;
 
-pub use patches::Patches;
-pub use pixel_shuffle::PixelShuffle;
+pub use patch_embed::{PatchEmbed, PatchEmbedProblem};

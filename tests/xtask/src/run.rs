@@ -44,10 +44,13 @@ pub fn each_line(command: &mut Command, mut line: impl FnMut(&str)) -> Result<bo
     Ok(child.wait().map_err(|error| error.to_string())?.success())
 }
 
-/// The output of a command that is only asked for it.
+/// What a command printed. One that failed is an error without words: it has said why.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command.output().map_err(|error| cannot_start(command, &error))?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(String::new()),
+    }
 }
 
 /// Build `sailc` and `sail`; the folder they are in.

@@ -1,0 +1,58 @@
+//! Give the weights of products a scheme: their types change, no byte is touched.
+//!
+//! Which operands are weights of products is said by the op rows (`Op::packed`). The embedding
+//! table, norms, biases and positions stay tensors; so does a weight for those of its readers that
+//! do not read it as the weight of a product.
+
+use sail_ir::{Scheme, Type};
+
+use super::Pass;
+use crate::rewrite::Rewriter;
+use crate::view::{Op, Value};
+
+pub(super) fn pass(scheme: Scheme) -> Pass<'static> {
+    Pass::new("quantize", move |function, rewriter| {
+        let weights = function.ops().into_iter().filter(|op| op.is("weight"));
+        // Collected at once: packing may erase ops further down.
+        for weight in weights.collect::<Vec<_>>() {
+            pack(weight, scheme, rewriter);
+        }
+    })
+}
+
+fn pack<'c>(weight: Op<'c, '_>, scheme: Scheme, rewriter: &mut Rewriter<'c>) {
+    let value = weight.result();
+    let products: Vec<_> =
+        value.readers().into_iter().filter(|reader| reads_as_product(*reader, value)).collect();
+    let Some(packed) = packed_type(&value.ty(), scheme).filter(|_| !products.is_empty()) else {
+        return;
+    };
+    if products.len() == value.readers().len() {
+        rewriter.set_type(value, &packed);
+        return;
+    }
+    let name = format!("{}.packed", weight.label());
+    let own = rewriter.insert_weight(weight, name, weight.attributes(), packed);
+    for reader in products {
+        let row = reader.row().expect("products are ops of the dialect");
+        let mut operands = reader.operands();
+        for (index, operand) in operands.iter_mut().enumerate() {
+            let is_weight = row.operand_name(index).is_some_and(|name| row.packed.contains(&name));
+            if is_weight && *operand == value {
+                *operand = own;
+            }
+        }
+        rewriter.rebuild(reader, &operands);
+    }
+}
+
+fn reads_as_product<'c, 'm>(reader: Op<'c, 'm>, value: Value<'c, 'm>) -> bool {
+    let packed = reader.row().map_or(&[][..], |row| row.packed);
+    packed.iter().any(|name| reader.operand(name) == value)
+}
+
+fn packed_type(ty: &Type, scheme: Scheme) -> Option<Type> {
+    let Type::Tensor { dims, .. } = ty else { return None };
+    let dims = dims.iter().map(|dim| sail_ir::op::fixed("weight", *dim).ok());
+    Some(Type::Packed { dims: dims.collect::<Option<_>>()?, scheme })
+}

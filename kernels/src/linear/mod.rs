@@ -1,0 +1,331 @@
+//! Products: `linear` with what precedes and follows it, and `gate_up_silu`.
+//!
+//! A work item is one panel of outputs for a block of up to [`ROWS_PER_BLOCK`] rows. A thread
+//! brings the rows of a block into its workspace once (through the [`Prologue`]) and multiplies
+//! them with one panel after the other, reading the weights in the order of their bytes.
+
+mod gate_up;
+pub mod product;
+mod prologue;
+#[cfg(test)]
+mod tests;
+
+use sail_ir::plan::{Cost, Grid};
+use sail_ir::scheme::Scheme;
+use sail_ir::target::Target;
+
+use crate::emit::{Bf16, Block, Builder, F32, Index, Ptr};
+use crate::kernel::{EmitError, Kernel, Rows};
+
+pub(crate) use gate_up::store_gated;
+pub use gate_up::{GateUpSilu, GateUpSiluProblem};
+use product::{PackedRows, Product};
+pub use prologue::Prologue;
+pub(crate) use prologue::{direct, rms_scale, row_of};
+
+/// Rows a thread packs at once.
+pub const ROWS_PER_BLOCK: u32 = 512;
+
+/// What is applied to the sum and the bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    None,
+    Gelu,
+}
+
+/// What follows the sum, in this order; one rounding at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epilogue {
+    pub bias: bool,
+    pub activation: Activation,
+    pub residual: bool,
+}
+
+impl Epilogue {
+    pub const NONE: Self = Self { bias: false, activation: Activation::None, residual: false };
+}
+
+/// `y = activation(prologue(x) · weightᵀ + bias) + residual`: `x` `[rows, k]` (or what the prologue
+/// makes that of), `y` `[rows, n]`, weight packed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LinearProblem {
+    pub rows: Rows,
+    pub n: u32,
+    pub k: u32,
+    pub scheme: Scheme,
+    pub prologue: Prologue,
+    pub epilogue: Epilogue,
+}
+
+/// [`LinearProblem`] with its block shape on one target.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Linear {
+    problem: LinearProblem,
+    product: Product,
+}
+
+impl Linear {
+    #[must_use]
+    pub fn new(problem: LinearProblem, target: &Target) -> Self {
+        Self { problem, product: Product::new(problem.k, target) }
+    }
+
+    fn panels(&self) -> u32 {
+        self.problem.n.div_ceil(self.product.panel_width() as u32)
+    }
+
+    /// Apply the epilogue to the sums of one row and store them.
+    fn finish<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        (row, column): (Index<'c>, Index<'c>),
+        sums: [F32<'c>; 2],
+        pointers: &Pointers<'c>,
+    ) {
+        let Epilogue { activation, .. } = self.problem.epilogue;
+        let start = k.mul_constant(row, self.problem.n.into());
+        for (half, sum) in sums.into_iter().enumerate() {
+            let column = k.add_constant(column, half as u64 * u64::from(self.product.lanes));
+            let at = k.add(start, column);
+            let columns = Columns::of(k, column, self.problem.n, &self.product);
+            columns.each(k, |k, part| {
+                let mut value = sum;
+                if let Some(bias) = pointers.bias {
+                    let place = k.at::<Bf16>(bias, column);
+                    let bias = part.load(k, place);
+                    value = k.add(value, bias);
+                }
+                if activation == Activation::Gelu {
+                    value = k.gelu(value);
+                }
+                if let Some(residual) = pointers.residual {
+                    let place = k.at::<Bf16>(residual, at);
+                    let residual = part.load(k, place);
+                    value = k.add(value, residual);
+                }
+                let place = k.at::<Bf16>(pointers.y, at);
+                part.store(k, place, value);
+            });
+        }
+    }
+}
+
+/// The pointers of a `linear`, by what they are.
+struct Pointers<'c> {
+    x: Ptr<'c>,
+    parameters: Vec<Ptr<'c>>,
+    weight: Ptr<'c>,
+    bias: Option<Ptr<'c>>,
+    residual: Option<Ptr<'c>>,
+    y: Ptr<'c>,
+}
+
+impl Kernel for Linear {
+    fn family(&self) -> &'static str {
+        "linear"
+    }
+
+    fn symbol(&self) -> String {
+        let LinearProblem { rows, n, k, scheme, prologue, epilogue } = self.problem;
+        let bias = if epilogue.bias { ".bias" } else { "" };
+        let activation = if epilogue.activation == Activation::Gelu { ".gelu" } else { "" };
+        let residual = if epilogue.residual { ".residual" } else { "" };
+        let before = prologue.suffix();
+        format!("linear.{scheme}.{}.n{n}.k{k}{before}{bias}{activation}{residual}", rows.name())
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        let Epilogue { bias, residual, .. } = self.problem.epilogue;
+        match (self.problem.prologue, bias, residual) {
+            (Prologue::Direct, false, false) => &["x", "weight", "y"],
+            (Prologue::Direct, true, false) => &["x", "weight", "bias", "y"],
+            (Prologue::Direct, false, true) => &["x", "weight", "residual", "y"],
+            (Prologue::Direct, true, true) => &["x", "weight", "bias", "residual", "y"],
+            (Prologue::RmsNorm { .. }, false, false) => &["x", "norm", "weight", "y"],
+            (Prologue::RmsNorm { .. }, true, false) => &["x", "norm", "weight", "bias", "y"],
+            (Prologue::RmsNorm { .. }, false, true) => &["x", "norm", "weight", "residual", "y"],
+            (Prologue::RmsNorm { .. }, true, true) => {
+                &["x", "norm", "weight", "bias", "residual", "y"]
+            }
+            (Prologue::ShuffleLayerNorm { .. }, false, false) => {
+                &["x", "ln_w", "ln_b", "weight", "y"]
+            }
+            (Prologue::ShuffleLayerNorm { .. }, true, false) => {
+                &["x", "ln_w", "ln_b", "weight", "bias", "y"]
+            }
+            (Prologue::ShuffleLayerNorm { .. }, false, true) => {
+                &["x", "ln_w", "ln_b", "weight", "residual", "y"]
+            }
+            (Prologue::ShuffleLayerNorm { .. }, true, true) => {
+                &["x", "ln_w", "ln_b", "weight", "bias", "residual", "y"]
+            }
+        }
+    }
+
+    fn writes(&self) -> &'static [u32] {
+        match self.arguments().len() {
+            3 => &[2],
+            4 => &[3],
+            5 => &[4],
+            6 => &[5],
+            _ => &[6],
+        }
+    }
+
+    fn grid(&self) -> Grid {
+        self.problem.rows.grid(ROWS_PER_BLOCK, self.panels())
+    }
+
+    fn workspace_bytes(&self) -> u64 {
+        self.product.workspace_bytes(ROWS_PER_BLOCK.into())
+    }
+
+    fn cost(&self) -> Cost {
+        let LinearProblem { n, k, prologue, epilogue, .. } = self.problem;
+        let (n, inner) = (u64::from(n), u64::from(k));
+        let weights = u64::from(self.panels()) * self.product.panel_bytes();
+        let bias = if epilogue.bias { 2 * n } else { 0 };
+        let residual = if epilogue.residual { 2 * n } else { 0 };
+        Cost {
+            weight_bytes: weights + bias + prologue.parameter_bytes(k),
+            row_bytes: 2 * (inner + n) + residual,
+            row_operations: 2 * n * inner,
+            ..Cost::default()
+        }
+    }
+
+    fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
+        if let Prologue::ShuffleLayerNorm { grid, .. } = self.problem.prologue
+            && !(grid.is_multiple_of(2) && self.problem.k.is_multiple_of(4))
+        {
+            return Err(EmitError::no_fit(self, "four patches side by side need an even grid"));
+        }
+        let pointers = self.pointers(k);
+        let [packed, tile] = self.product.carve(k, ROWS_PER_BLOCK.into());
+        k.for_each_block(&self.grid(), |k, block| {
+            k.note("1 pack: the rows of the block into the workspace");
+            let inputs = (pointers.x, pointers.parameters.as_slice());
+            self.problem.prologue.fill(k, &self.product, &block, inputs, packed);
+            k.note("2 multiply: panel by panel");
+            let rows = PackedRows { at: packed, count: block.rows };
+            for_each_panel(k, &block, &self.product, pointers.weight, |k, panel, at| {
+                let column = k.mul_constant(panel, self.product.panel_width());
+                self.product.panel(k, rows, at, tile, |k, row, sums| {
+                    let row = k.add(block.first_row, row);
+                    self.finish(k, (row, column), sums, &pointers);
+                });
+            });
+        });
+        Ok(())
+    }
+}
+
+impl Linear {
+    fn pointers<'c>(&self, k: &Builder<'c>) -> Pointers<'c> {
+        let pointer =
+            |name| self.arguments().iter().position(|a| *a == name).map(|at| k.argument(at));
+        let must = |name| pointer(name).expect("every product has this argument");
+        Pointers {
+            x: must("x"),
+            parameters: ["norm", "ln_w", "ln_b"].into_iter().filter_map(pointer).collect(),
+            weight: must("weight"),
+            bias: pointer("bias"),
+            residual: pointer("residual"),
+            y: must("y"),
+        }
+    }
+}
+
+/// Run `body` for each panel of the block's columns, with the address of its weights.
+fn for_each_panel<'c>(
+    k: &mut Builder<'c>,
+    block: &Block<'c>,
+    product: &Product,
+    weight: Ptr<'c>,
+    body: impl FnOnce(&mut Builder<'c>, Index<'c>, Ptr<'c>),
+) {
+    k.for_each(block.first_column, block.end_column, 1, |k, panel| {
+        let offset = k.mul_constant(panel, product.panel_bytes());
+        let at = k.at_bytes(weight, offset);
+        body(k, panel, at);
+    });
+}
+
+/// Store the sums of one row and one panel into rows of `n` outputs at `y`.
+pub(crate) fn store_row<'c>(
+    k: &mut Builder<'c>,
+    (row, panel): (Index<'c>, Index<'c>),
+    sums: [F32<'c>; 2],
+    (y, n): (Ptr<'c>, u32),
+    product: &Product,
+) {
+    let first = k.mul_constant(panel, product.panel_width());
+    let start = k.mul_constant(row, n.into());
+    for (half, sum) in sums.into_iter().enumerate() {
+        let column = k.add_constant(first, half as u64 * u64::from(product.lanes));
+        let at = k.add(start, column);
+        let place = k.at::<Bf16>(y, at);
+        Columns::of(k, column, n, product).each(k, |k, part| part.store(k, place, sum));
+    }
+}
+
+/// One vector of output columns: whole, part of one, or whole everywhere but in the last panel.
+pub(crate) struct Columns<'c> {
+    left: Option<Index<'c>>,
+    lanes: u32,
+}
+
+/// What to do with the vector: all of it, or the first columns.
+#[derive(Clone, Copy)]
+pub(crate) struct ColumnPart<'c> {
+    left: Option<Index<'c>>,
+    lanes: u32,
+}
+
+impl<'c> Columns<'c> {
+    /// The vector that begins at `column` of rows of `n` columns.
+    pub(crate) fn of(k: &mut Builder<'c>, column: Index<'c>, n: u32, product: &Product) -> Self {
+        let lanes = product.lanes;
+        if u64::from(n).is_multiple_of(product.panel_width()) {
+            return Self { left: None, lanes };
+        }
+        let n = k.index(n.into());
+        let left = k.sub(n, column);
+        let zero = k.index(0);
+        Self { left: Some(k.max(left, zero)), lanes }
+    }
+
+    pub(crate) fn each(
+        &self,
+        k: &mut Builder<'c>,
+        mut body: impl FnMut(&mut Builder<'c>, ColumnPart<'c>),
+    ) {
+        let lanes = self.lanes;
+        let whole = ColumnPart { left: None, lanes };
+        let Some(left) = self.left else { return body(k, whole) };
+        let body = std::cell::RefCell::new(body);
+        let all = k.index(lanes.into());
+        let is_whole = k.less_equal(all, left);
+        k.choose(
+            is_whole,
+            |k| (body.borrow_mut())(k, whole),
+            |k| (body.borrow_mut())(k, ColumnPart { left: Some(left), lanes }),
+        );
+    }
+}
+
+impl<'c> ColumnPart<'c> {
+    pub(crate) fn load(self, k: &mut Builder<'c>, from: Ptr<'c>) -> F32<'c> {
+        match self.left {
+            None => k.load_widened(from, self.lanes),
+            Some(left) => k.load_widened_partial(from, self.lanes, left),
+        }
+    }
+
+    pub(crate) fn store(self, k: &mut Builder<'c>, to: Ptr<'c>, value: F32<'c>) {
+        match self.left {
+            None => k.store_rounded(to, value),
+            Some(left) => k.store_rounded_partial(to, value, left),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! From a checkpoint's tensors to the bytes product kernels read.
+//!
+//! A packed weight is a run of panels of `panel_width` outputs. Which row of which tensor an output
+//! of a panel is follows from the join ([`Panels`]); how the values of a panel lie in memory follows
+//! from the scheme ([`pack_panel`], bit layout in [`sail_ir::scheme::Scheme`]). Panels are packed
+//! one by one, in any order or thread, so memory stays at one panel and its rows.
+
+pub mod bf16;
+
+use std::str::FromStr;
+
+use sail_ir::scheme::Scheme;
+
+/// How the tensors at a weight's paths become one weight; see the op row `sail.weight`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    One,
+    Stack,
+    Concat,
+    Interleave,
+    StackInterleave,
+}
+
+impl FromStr for Join {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "one" => Self::One,
+            "stack" => Self::Stack,
+            "concat" => Self::Concat,
+            "interleave" => Self::Interleave,
+            "stack_interleave" => Self::StackInterleave,
+            _ => return Err(format!("unknown join `{text}`")),
+        })
+    }
+}
+
+/// Row `row` of the tensor at path number `path`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    pub path: usize,
+    pub row: u64,
+}
+
+/// The panels of one weight, in the order of its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Panels {
+    join: Join,
+    /// Rows of each path's tensor.
+    rows: Vec<u64>,
+    width: u64,
+}
+
+impl Panels {
+    /// `rows` holds the number of rows of each path's tensor, read as `[rows, k]`.
+    ///
+    /// Refuses numbers of paths and unequal rows that the join does not allow.
+    pub fn new(join: Join, rows: &[u64], panel_width: u32) -> Result<Self, String> {
+        let equal = rows.windows(2).all(|pair| pair[0] == pair[1]);
+        let fits = match join {
+            Join::One => rows.len() == 1,
+            Join::Concat => !rows.is_empty(),
+            Join::Stack => !rows.is_empty() && equal,
+            Join::Interleave => rows.len() == 2 && equal,
+            Join::StackInterleave => !rows.is_empty() && rows.len().is_multiple_of(2) && equal,
+        };
+        if !fits {
+            return Err(format!("tensors of {rows:?} rows cannot be joined as {join:?}"));
+        }
+        Ok(Self { join, rows: rows.to_vec(), width: u64::from(panel_width) })
+    }
+
+    /// Panels of the whole weight; of a stack, its parts one after the other.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.parts() * self.panels_per_part()
+    }
+
+    /// Bytes of the whole weight for rows of `k` values.
+    #[must_use]
+    pub fn bytes(&self, scheme: Scheme, k: u64) -> u64 {
+        self.count() * scheme.packed_bytes(self.width, k, self.width)
+    }
+
+    /// The source of each of the `panel_width` outputs of a panel; `None` is a row of zeros.
+    #[must_use]
+    pub fn sources(&self, panel: u64) -> Vec<Option<Source>> {
+        let part = (panel / self.panels_per_part()) as usize;
+        let panel = panel % self.panels_per_part();
+        (0..self.width).map(|output| self.source(part, panel, output)).collect()
+    }
+
+    fn source(&self, part: usize, panel: u64, output: u64) -> Option<Source> {
+        let half = self.width / 2;
+        let (path, row) = match self.join {
+            Join::One | Join::Stack => (part, panel * self.width + output),
+            Join::Concat => return self.concatenated(panel * self.width + output),
+            Join::Interleave | Join::StackInterleave => {
+                let is_up = output >= half;
+                let path = part + if is_up { self.rows.len() / 2 } else { 0 };
+                (path, panel * half + output % half)
+            }
+        };
+        (row < self.rows[path]).then_some(Source { path, row })
+    }
+
+    fn concatenated(&self, mut row: u64) -> Option<Source> {
+        for (path, rows) in self.rows.iter().enumerate() {
+            if row < *rows {
+                return Some(Source { path, row });
+            }
+            row -= rows;
+        }
+        None
+    }
+
+    /// Parts that begin at a panel of their own.
+    fn parts(&self) -> u64 {
+        match self.join {
+            Join::One | Join::Concat | Join::Interleave => 1,
+            Join::Stack => self.rows.len() as u64,
+            Join::StackInterleave => self.rows.len() as u64 / 2,
+        }
+    }
+
+    fn panels_per_part(&self) -> u64 {
+        match self.join {
+            Join::One | Join::Stack => self.rows[0].div_ceil(self.width),
+            Join::Concat => self.rows.iter().sum::<u64>().div_ceil(self.width),
+            Join::Interleave | Join::StackInterleave => self.rows[0].div_ceil(self.width / 2),
+        }
+    }
+}
+
+/// Pack one panel: `rows` are the panel's outputs in order, each the `k` bf16 values (little
+/// endian) of a checkpoint's row, `None` a row of zeros; `out` takes `packed_bytes` of one panel.
+pub fn pack_panel(scheme: Scheme, k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) {
+    assert_eq!(
+        out.len() as u64,
+        scheme.packed_bytes(rows.len() as u64, k as u64, rows.len() as u64),
+        "a panel has the bytes its scheme says"
+    );
+    match scheme {
+        Scheme::Bf16 => bf16::pack(k, rows, out),
+    }
+}
+
+/// A whole weight of `[n, k]` bf16 rows as one path, packed; for tests and benchmarks.
+#[must_use]
+pub fn pack_whole(join: Join, paths: &[(&[u8], u64)], k: usize, panel_width: u32) -> Vec<u8> {
+    let rows: Vec<u64> = paths.iter().map(|(_, rows)| *rows).collect();
+    let panels = Panels::new(join, &rows, panel_width).expect("paths that can be joined");
+    let mut packed = vec![0; panels.bytes(Scheme::Bf16, k as u64) as usize];
+    let panel_bytes = packed.len() / panels.count() as usize;
+    for (panel, out) in packed.chunks_exact_mut(panel_bytes).enumerate() {
+        let rows: Vec<Option<&[u8]>> = panels
+            .sources(panel as u64)
+            .iter()
+            .map(|source| {
+                source.map(|Source { path, row }| {
+                    &paths[path].0[row as usize * 2 * k..(row as usize + 1) * 2 * k]
+                })
+            })
+            .collect();
+        pack_panel(Scheme::Bf16, k, &rows, out);
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(join: Join, rows: &[u64], width: u32) -> Vec<Vec<Option<(usize, u64)>>> {
+        let panels = Panels::new(join, rows, width).unwrap();
+        (0..panels.count())
+            .map(|panel| panels.sources(panel).iter().map(|s| s.map(|s| (s.path, s.row))).collect())
+            .collect()
+    }
+
+    #[test]
+    fn rows_of_several_paths_follow_one_another_in_a_concat() {
+        let s = |path, row| Some((path, row));
+        assert_eq!(
+            sources(Join::Concat, &[3, 2], 4),
+            [vec![s(0, 0), s(0, 1), s(0, 2), s(1, 0)], vec![s(1, 1), None, None, None]]
+        );
+    }
+
+    #[test]
+    fn each_part_of_a_stack_begins_a_panel() {
+        let s = |path, row| Some((path, row));
+        assert_eq!(
+            sources(Join::Stack, &[3, 3], 4),
+            [vec![s(0, 0), s(0, 1), s(0, 2), None], vec![s(1, 0), s(1, 1), s(1, 2), None]]
+        );
+    }
+
+    #[test]
+    fn gate_and_up_alternate_by_half_panels_padded_alike() {
+        let s = |path, row| Some((path, row));
+        assert_eq!(
+            sources(Join::Interleave, &[3, 3], 4),
+            [vec![s(0, 0), s(0, 1), s(1, 0), s(1, 1)], vec![s(0, 2), None, s(1, 2), None]]
+        );
+        assert_eq!(
+            sources(Join::StackInterleave, &[2, 2, 2, 2], 4),
+            [vec![s(0, 0), s(0, 1), s(2, 0), s(2, 1)], vec![s(1, 0), s(1, 1), s(3, 0), s(3, 1)]]
+        );
+    }
+
+    #[test]
+    fn refuses_paths_that_do_not_join() {
+        assert!(Panels::new(Join::One, &[3, 3], 4).is_err());
+        assert!(Panels::new(Join::Interleave, &[3, 4], 4).is_err());
+        assert!("sum".parse::<Join>().is_err());
+    }
+}

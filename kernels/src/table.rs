@@ -1,0 +1,120 @@
+//! `KERNELS`: one row per template, with the meaning it is held to and how closely.
+
+/// How far a kernel may be from its twin: `|got - want| ≤ relative · |want| + absolute · rms(want)`,
+/// for every value of an output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    pub relative: f64,
+    /// In units of the root mean square of the whole output, for sums that nearly cancel.
+    pub absolute: f64,
+    pub reason: &'static str,
+}
+
+/// A kernel template.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Template {
+    /// What `Kernel::family` says.
+    pub name: &'static str,
+    /// Its meaning: functions of [`crate::reference`], at `Rounding::Bf16`.
+    pub twin: &'static str,
+    pub tolerance: Tolerance,
+    /// Instruction sets it has code for.
+    pub targets: &'static [&'static str],
+}
+
+/// One bf16 ulp of a value just above a power of two.
+pub const ULP: f64 = 1.0 / 128.0;
+
+const X86_64: &[&str] = &["x86-64"];
+
+const ROUNDED_ONCE: Tolerance = Tolerance {
+    relative: ULP,
+    absolute: 1e-5,
+    reason: "one rounding to bf16 may fall to the other side of an f32 sum",
+};
+
+const NORMED_INPUT: Tolerance = Tolerance {
+    relative: ULP,
+    absolute: 2e-3,
+    reason: "inputs of the product are rounded to bf16 and some fall to the other side",
+};
+
+const ROUNDED_THRICE: Tolerance = Tolerance {
+    relative: 2.0 * ULP,
+    absolute: 2.0 * ULP,
+    reason: "rounded after the norm, its weight and the position: a step of the larger summand",
+};
+
+/// Every template, by name.
+pub const KERNELS: &[Template] = &[
+    Template { name: "add", twin: "add", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template {
+        name: "gate_up_silu",
+        twin: "gate_up_silu, norm_gate_up_silu",
+        tolerance: NORMED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "grouped_gate_up_silu",
+        twin: "grouped_gate_up_silu",
+        tolerance: ROUNDED_ONCE,
+        targets: X86_64,
+    },
+    Template {
+        name: "grouped_linear",
+        twin: "grouped_linear",
+        tolerance: ROUNDED_ONCE,
+        targets: X86_64,
+    },
+    Template {
+        name: "linear",
+        twin: "linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
+        tolerance: NORMED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "patch_embed",
+        twin: "patch_embed",
+        tolerance: ROUNDED_THRICE,
+        targets: X86_64,
+    },
+];
+
+/// The row of a family.
+#[must_use]
+pub fn template(name: &str) -> Option<&'static Template> {
+    KERNELS.iter().find(|template| template.name == name)
+}
+
+impl Tolerance {
+    /// The first value beyond the tolerance: its index, `got`, `want`.
+    #[must_use]
+    pub fn first_beyond(&self, got: &[f32], want: &[f64]) -> Option<(usize, f32, f64)> {
+        assert_eq!(got.len(), want.len(), "one value for each wanted");
+        let squares: f64 = want.iter().map(|value| value * value).sum();
+        let rms = (squares / want.len().max(1) as f64).sqrt();
+        got.iter().zip(want).enumerate().find_map(|(at, (got, want))| {
+            let room = self.relative * want.abs() + self.absolute * rms;
+            let near = (f64::from(*got) - want).abs() <= room;
+            (!near).then_some((at, *got, *want))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_in_order_of_their_names_and_give_reasons() {
+        assert!(KERNELS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        assert!(KERNELS.iter().all(|row| !row.tolerance.reason.is_empty()));
+    }
+
+    #[test]
+    fn a_value_that_is_no_number_is_beyond_every_tolerance() {
+        assert_eq!(ROUNDED_ONCE.first_beyond(&[1.0], &[1.0]), None);
+        assert!(ROUNDED_ONCE.first_beyond(&[f32::NAN], &[1.0]).is_some());
+        assert!(ROUNDED_ONCE.first_beyond(&[1.02], &[1.0]).is_some());
+    }
+}

@@ -1,0 +1,271 @@
+//! `patch_embed`: pixels of a patch times the patch weights, bias, RMSNorm, positions.
+//!
+//! A work item is a block of patches with all their outputs, since the norm needs whole rows: the
+//! sums of a block stay in the thread's workspace as f32 until they are normalised.
+
+use sail_ir::plan::{Cost, Count, Grid};
+use sail_ir::scheme::Scheme;
+use sail_ir::target::Target;
+
+use crate::emit::{Bf16, Builder, F32, Index, Ptr};
+use crate::kernel::{EmitError, Kernel, Rows};
+use crate::linear::product::{PackedRows, Product};
+use crate::linear::rms_scale;
+
+/// Patches of one work item: a few steps of the product, and sums that fit the second cache.
+const ROWS_PER_BLOCK: u32 = 48;
+
+/// `y = rms_norm(patches(pixels) · weightᵀ + bias, norm) + positions`: pixels `[images, channels,
+/// size, size]`, `y` `[images · p, n]` with `p = (size / patch)²`, positions `[p, n]`. Values of a
+/// patch are in the order (channel, dy, dx). The sum stays unrounded; rounded after the scale,
+/// after the norm's weight and after the position.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PatchEmbedProblem {
+    pub channels: u32,
+    pub size: u32,
+    pub patch: u32,
+    pub n: u32,
+    pub eps: f64,
+    pub scheme: Scheme,
+}
+
+/// [`PatchEmbedProblem`] with its block shape on one target.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PatchEmbed {
+    problem: PatchEmbedProblem,
+    product: Product,
+}
+
+impl PatchEmbed {
+    #[must_use]
+    pub fn new(problem: PatchEmbedProblem, target: &Target) -> Self {
+        let k = problem.channels * problem.patch * problem.patch;
+        Self { problem, product: Product::new(k, target) }
+    }
+
+    fn panels(&self) -> u64 {
+        u64::from(self.problem.n).div_ceil(self.product.panel_width())
+    }
+
+    /// Patches along one side.
+    fn side(&self) -> u32 {
+        self.problem.size / self.problem.patch
+    }
+
+    /// f32 values from one row of sums to the next.
+    fn sums_stride(&self) -> u64 {
+        self.panels() * self.product.panel_width()
+    }
+
+    /// Copy the pixels of patch number `row` of all images into a packed row.
+    fn gather<'c>(&self, k: &mut Builder<'c>, pixels: Ptr<'c>, row: Index<'c>, packed: Ptr<'c>) {
+        let PatchEmbedProblem { channels, size, patch, .. } = self.problem;
+        let (side, size, patch) = (u64::from(self.side()), u64::from(size), u64::from(patch));
+        let image = k.div_constant(row, side * side);
+        let within = k.rem_constant(row, side * side);
+        let (down, across) = (k.div_constant(within, side), k.rem_constant(within, side));
+        let image = k.mul_constant(image, u64::from(channels) * size * size);
+        let down = k.mul_constant(down, patch * size);
+        let across = k.mul_constant(across, patch);
+        let start = k.add(image, down);
+        let start = k.add(start, across);
+        let corner = k.at::<Bf16>(pixels, start);
+        let (zero, channels) = (k.index(0), k.index(channels.into()));
+        let lines = k.index(patch);
+        k.for_each(zero, channels, 1, |k, channel| {
+            k.for_each(zero, lines, 1, |k, line| {
+                let above = k.mul_constant(channel, size * size);
+                let from = k.mul_constant(line, size);
+                let from = k.add(above, from);
+                let from = k.at::<Bf16>(corner, from);
+                let to = k.mul_constant(channel, patch);
+                let to = k.add(to, line);
+                let to = k.mul_constant(to, patch);
+                let to = k.at::<Bf16>(packed, to);
+                k.for_each_piece(patch, |k, piece| {
+                    let values = k.read::<Bf16>(from, piece);
+                    k.write(to, piece, values);
+                });
+            });
+        });
+    }
+
+    /// Add the bias to the sums of one row and one panel and keep them.
+    fn keep<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        (row, panel): (Index<'c>, Index<'c>),
+        sums: [F32<'c>; 2],
+        (kept, bias): (Ptr<'c>, Ptr<'c>),
+    ) {
+        let lanes = self.product.lanes;
+        let first = k.mul_constant(panel, self.product.panel_width());
+        let start = k.mul_constant(row, self.sums_stride());
+        for (half, sum) in sums.into_iter().enumerate() {
+            let column = k.add_constant(first, half as u64 * u64::from(lanes));
+            let n = k.index(self.problem.n.into());
+            let left = k.sub(n, column);
+            let place = k.at::<Bf16>(bias, column);
+            let bias = if u64::from(self.problem.n).is_multiple_of(self.product.panel_width()) {
+                k.load_widened(place, lanes)
+            } else {
+                k.load_widened_partial(place, lanes, left)
+            };
+            let value = k.add(sum, bias);
+            let at = k.add(start, column);
+            let place = k.at::<F32>(kept, at);
+            k.store(place, value);
+        }
+    }
+
+    /// Normalise one row of sums, add its position and store it.
+    fn finish<'c>(&self, k: &mut Builder<'c>, kept: Ptr<'c>, [norm, position, y]: [Ptr<'c>; 3]) {
+        let n = u64::from(self.problem.n);
+        let none = k.f32s(0.0, self.product.lanes);
+        let squares = k.fold_pieces(n, none, |k, piece, sum| {
+            let value = k.read::<F32>(kept, piece);
+            k.fma(value, value, sum)
+        });
+        let scale = rms_scale(k, squares, self.problem.n, self.problem.eps);
+        k.for_each_piece(n, |k, piece| {
+            let value = k.read::<F32>(kept, piece);
+            let value = k.mul(value, scale);
+            let value = k.rounded(value);
+            let norm = k.read_widened(norm, piece);
+            let value = k.mul(value, norm);
+            let value = k.rounded(value);
+            let position = k.read_widened(position, piece);
+            let value = k.add(value, position);
+            k.write_rounded(y, piece, value);
+        });
+    }
+}
+
+impl Kernel for PatchEmbed {
+    fn family(&self) -> &'static str {
+        "patch_embed"
+    }
+
+    fn symbol(&self) -> String {
+        let PatchEmbedProblem { channels, size, patch, n, eps, scheme } = self.problem;
+        format!("patch_embed.{scheme}.c{channels}.s{size}.p{patch}.n{n}.rms_norm_{eps:e}")
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["pixels", "weight", "bias", "norm", "positions", "y"]
+    }
+
+    fn writes(&self) -> &'static [u32] {
+        &[5]
+    }
+
+    fn grid(&self) -> Grid {
+        let per = self.side() * self.side();
+        Rows { count: Count::Images, per }.grid(ROWS_PER_BLOCK, 1)
+    }
+
+    fn workspace_bytes(&self) -> u64 {
+        let rows = u64::from(ROWS_PER_BLOCK);
+        self.product.workspace_bytes(rows) + rows * self.sums_stride() * 4
+    }
+
+    fn cost(&self) -> Cost {
+        let n = u64::from(self.problem.n);
+        let patches = u64::from(self.side()).pow(2);
+        Cost {
+            weight_bytes: self.panels() * self.product.panel_bytes() + 2 * n * (2 + patches),
+            row_bytes: 2 * (u64::from(self.product.k) + n),
+            row_operations: 2 * n * u64::from(self.product.k),
+            ..Cost::default()
+        }
+    }
+
+    fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
+        if !self.problem.size.is_multiple_of(self.problem.patch) {
+            return Err(EmitError::no_fit(self, "an image tile must be whole patches"));
+        }
+        let [pixels, weight, bias, norm, positions, y] = k.arguments::<6>();
+        let n = u64::from(self.problem.n);
+        let [packed, tile] = self.product.carve(k, ROWS_PER_BLOCK.into());
+        let kept = k.carve(u64::from(ROWS_PER_BLOCK) * self.sums_stride() * 4);
+        k.for_each_block(&self.grid(), |k, block| {
+            k.note("1 pack: the pixels of each patch as one row");
+            let (zero, panels) = (k.index(0), k.index(self.panels()));
+            k.for_each(zero, block.rows, 1, |k, at| {
+                let row = k.add(block.first_row, at);
+                let packed = self.product.row(k, packed, at);
+                self.product.pad_row(k, packed);
+                self.gather(k, pixels, row, packed);
+            });
+            k.note("2 multiply: all panels, sums and bias kept as f32");
+            let rows = PackedRows { at: packed, count: block.rows };
+            k.for_each(zero, panels, 1, |k, panel| {
+                let offset = k.mul_constant(panel, self.product.panel_bytes());
+                let at = k.at_bytes(weight, offset);
+                self.product.panel(k, rows, at, tile, |k, row, sums| {
+                    self.keep(k, (row, panel), sums, (kept, bias));
+                });
+            });
+            k.note("3 normalise: whole rows, then their positions");
+            k.for_each(zero, block.rows, 1, |k, at| {
+                let row = k.add(block.first_row, at);
+                let start = k.mul_constant(at, self.sums_stride());
+                let kept = k.at::<F32>(kept, start);
+                let side = u64::from(self.side());
+                let patch = k.rem_constant(row, side * side);
+                let [start, position] = [row, patch].map(|row| k.mul_constant(row, n));
+                let (y, position) = (k.at::<Bf16>(y, start), k.at::<Bf16>(positions, position));
+                self.finish(k, kept, [norm, position, y]);
+            });
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{check, tensor};
+    use crate::emit::run::{Counts, targets_here};
+    use crate::packing::{Join, pack_whole};
+    use crate::reference::{self, Picture, Rounding};
+
+    #[test]
+    fn patches_are_embedded_normalised_and_placed() {
+        for target in targets_here() {
+            for (images, channels, size, patch, n) in
+                [(1, 3, 4, 2, 32), (2, 3, 42, 14, 48), (3, 1, 15, 5, 33), (1, 3, 21, 3, 100)]
+            {
+                let k = channels * patch * patch;
+                let patches = (size / patch) * (size / patch);
+                let (pixels, pixel_values) = tensor(1, images * channels * size * size, 1.0);
+                let (weight, weight_values) = tensor(2, n * k, 1.0 / (k as f32).sqrt());
+                let [(bias, bias_values), (norm, norm_values)] = [3, 4].map(|s| tensor(s, n, 1.0));
+                let (positions, position_values) = tensor(5, patches * n, 1.0);
+                let embed = reference::PatchEmbed {
+                    weight: &weight_values,
+                    bias: &bias_values,
+                    norm: &norm_values,
+                    positions: &position_values,
+                    eps: 1e-5,
+                };
+                let picture = Picture { channels, size, patch };
+                let want = reference::patch_embed(&pixel_values, picture, &embed, Rounding::Bf16);
+                let width = target.limits().panel_width;
+                let packed = pack_whole(Join::One, &[(&weight, n as u64)], k, width);
+                let problem = PatchEmbedProblem {
+                    channels: channels as u32,
+                    size: size as u32,
+                    patch: patch as u32,
+                    n: n as u32,
+                    eps: 1e-5,
+                    scheme: Scheme::Bf16,
+                };
+                let kernel = PatchEmbed::new(problem, &target);
+                let counts = Counts { images: images as u32, ..Counts::default() };
+                let inputs: [&[u8]; 5] = [&pixels, &packed, &bias, &norm, &positions];
+                check(&kernel, &target, counts, &inputs, &want);
+            }
+        }
+    }
+}
