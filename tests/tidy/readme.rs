@@ -7,7 +7,8 @@ use super::{Breach, Rule};
 
 const MAX_ROOT_LINES: usize = 250;
 const MAX_LINES: usize = 80;
-const MIN_LINES_BESIDE_CODE: usize = 30;
+const MIN_LINES_OF_A_CRATE: usize = 30;
+const MIN_LINES_BESIDE_CODE: usize = 10;
 
 /// Extensions that make a quoted word without `/` a file name.
 const NAMED_FILES: [&str; 6] = [".rs", ".md", ".toml", ".mlir", ".py", ".allow"];
@@ -17,7 +18,7 @@ pub const RULES: &[Rule] = &[
         name: "readme",
         sentence: "every folder with code has a README",
         reason: "a newcomer asks first what a folder is for and what it must never do",
-        fix: "write 30 to 80 lines: purpose, what it must never do, where to start, how to add the usual thing",
+        fix: "write 10 to 80 lines: purpose, what it must never do, where to start, how to add the usual thing",
         check: |tree| {
             let has = |folder: &str| tree.files.contains_key(&format!("{folder}/README.md"));
             let mut folders = code_folders(tree);
@@ -37,7 +38,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "readme-size",
-        sentence: "a README has at most 80 lines, beside code at least 30, the root's at most 250",
+        sentence: "a README has at most 80 lines, beside code at least 10, a crate's 30; the root's at most 250",
         reason: "shorter says nothing, longer is not read",
         fix: "say less, or move the detail into the doc comment of what it is about",
         check: |tree| {
@@ -46,10 +47,14 @@ pub const RULES: &[Rule] = &[
             for (path, text) in tree.texts("md").filter(|(path, _)| path.ends_with("README.md")) {
                 let lines = text.lines().count();
                 let folder = path.strip_suffix("/README.md").unwrap_or_default();
-                let beside_code = code.contains(folder) || code.contains(&format!("{folder}/src"));
+                let least = match tree.holds(&format!("{folder}/Cargo.toml")) {
+                    true => MIN_LINES_OF_A_CRATE,
+                    false if code.contains(folder) => MIN_LINES_BESIDE_CODE,
+                    false => 0,
+                };
                 let fits = match folder {
                     "" => lines <= MAX_ROOT_LINES,
-                    _ => lines <= MAX_LINES && !(beside_code && lines < MIN_LINES_BESIDE_CODE),
+                    _ => (least..=MAX_LINES).contains(&lines),
                 };
                 if !fits {
                     breaches.push(Breach::counted(path, format!("{lines} lines"), lines));
@@ -61,7 +66,8 @@ pub const RULES: &[Rule] = &[
             vec![
                 Tree::of(&[("README.md", &"x\n".repeat(251))]),
                 Tree::of(&[("ir/README.md", &"x\n".repeat(81))]),
-                Tree::of(&[("ir/README.md", "x\n"), ("ir/src/a.rs", ""), ("ir/src/b.rs", "")]),
+                Tree::of(&[("ir/README.md", &"x\n".repeat(29)), ("ir/Cargo.toml", "")]),
+                Tree::of(&[("a/b/README.md", "x\n"), ("a/b/c.rs", ""), ("a/b/d.rs", "")]),
             ]
         },
         kept: || {
@@ -189,12 +195,14 @@ fn exists(tree: &Tree, folder: &str, word: &str) -> bool {
             word,
         );
     }
+    let places = [folder.to_owned(), format!("{folder}src/"), String::new()];
+    if places.iter().any(|place| tree.holds(&format!("{place}{word}"))) {
+        return true;
+    }
+    let is_file = NAMED_FILES.iter().any(|end| word.ends_with(end));
     if let Some((first, _)) = word.split_once('/') {
-        let places = [folder.to_owned(), format!("{folder}src/"), String::new()];
         let known = places.iter().any(|place| tree.holds(&format!("{place}{first}")));
-        let is_file = NAMED_FILES.iter().any(|end| word.ends_with(end));
-        return places.iter().any(|place| tree.holds(&format!("{place}{word}")))
-            || !(known || is_file);
+        return !(known || is_file);
     }
     tree.files.keys().any(|path| path.rsplit('/').next() == Some(word))
 }
