@@ -225,3 +225,6 @@ impl Help for UnknownName {
 struct Id(#[expect(dead_code, reason = "gives each element an address of its own")] u8);
 
 static IDS: [Id; NAMES.len()] = [Id(0), Id(1), Id(2), Id(3)];
+
+#[cfg(test)]
+mod tests;

@@ -83,8 +83,8 @@ fn stacked(weight: Value<'_, '_>) -> Result<u64, Decline> {
 fn residual_sum<'c, 'm>(experts: Op<'c, 'm>) -> Option<(Op<'c, 'm>, Value<'c, 'm>)> {
     let mix = experts.result();
     let [add] = mix.readers()[..] else { return None };
-    let others = add.operands().into_iter().filter(|value| *value != mix);
-    let residual = others.last().filter(|_| add.is("add"))?;
+    let mut others = add.operands().into_iter().filter(|value| *value != mix);
+    let residual = others.next_back().filter(|_| add.is("add"))?;
     Some((add, residual))
 }
 

@@ -37,7 +37,7 @@ pub const RULE: Rule = Rule { name: "qk_norm_rope_write", root: "attention", rew
 
 fn rewrite<'c>(attention: Op<'c, '_>, rewriter: &mut Rewriter<'c>) -> Result<(), Decline> {
     let rows = attention.operand("rows");
-    let write = attention.operand("cache").must_be_made_by("cache_write")?;
+    let write = attention.operand("cache").must_be_made_for(attention, "cache_write")?;
     let q = Heads::of(attention.operand("q"), attention)?;
     let k = Heads::of(write.operand("k"), write)?;
     let v = write.operand("v").must_be_made_for(write, "columns")?;
