@@ -43,6 +43,15 @@ impl<'c> Builder<'c> {
         T::from_raw(value)
     }
 
+    /// As [`Self::load`], but in the order in which the kernel says so: such loads are neither moved
+    /// past one another nor joined with an operation.
+    pub fn load_in_order<T: Element<'c>>(&mut self, from: Ptr<'c>, width: u32) -> T {
+        let value = self.load::<T>(from, width);
+        let load = value.raw().as_instruction_value().expect("a load is an instruction");
+        load.set_volatile(true).expect("loads can be volatile");
+        value
+    }
+
     /// Store all lanes as neighbouring elements.
     pub fn store<T: Element<'c>>(&mut self, to: Ptr<'c>, value: T) {
         let store = self.llvm.build_store(to.pointer(), value.raw());

@@ -6,7 +6,7 @@
 
 use sail_ir::target::{Limits, Target};
 
-use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
+use crate::emit::{Bf16, Builder, F32, Index, Piece, Ptr};
 use crate::packing::bf16;
 
 /// Steps of K in one turn of the inner loop.
@@ -19,6 +19,8 @@ pub struct Product {
     pub lanes: u32,
     /// Rows multiplied at once.
     pub most_rows: u32,
+    /// Whether packed rows are kept as f32: with 16 registers there is none to take pairs apart in.
+    pub widened: bool,
 }
 
 /// Rows in the thread's workspace, ready to be multiplied.
@@ -33,7 +35,8 @@ impl Product {
     pub fn new(k: u32, target: &Target) -> Self {
         let Limits { lanes, registers, .. } = target.limits();
         // Two sums a row; what is left holds the panel's vectors and the rows' pairs.
-        Self { k, lanes, most_rows: if registers == 32 { 12 } else { 6 } }
+        let (most_rows, widened) = if registers == 32 { (12, false) } else { (6, true) };
+        Self { k, lanes, most_rows, widened }
     }
 
     /// Pairs of values in a row; the last is half empty when `k` is odd.
@@ -46,8 +49,13 @@ impl Product {
     /// column of many rows does not fall into one set of the cache.
     #[must_use]
     pub fn row_stride(&self) -> u64 {
-        let lines = (self.pairs() * 4).div_ceil(64);
+        let lines = (self.pairs() * self.pair_bytes()).div_ceil(64);
         64 * (lines + u64::from(lines.is_multiple_of(2)))
+    }
+
+    /// Bytes of a pair of a packed row.
+    fn pair_bytes(&self) -> u64 {
+        if self.widened { 8 } else { 4 }
     }
 
     /// Bytes of a packed panel.
@@ -88,19 +96,29 @@ impl Product {
     }
 
     /// Clear the half of the last pair that has no value, when there is one. To be called before
-    /// the row's values are stored.
+    /// the row's values are put there.
     pub fn pad_row<'c>(&self, k: &mut Builder<'c>, row: Ptr<'c>) {
         if self.k % 2 == 1 {
-            let last = k.at_bytes_constant(row, (self.pairs() - 1) * 4);
+            let last = k.at_bytes_constant(row, self.pairs() * self.pair_bytes() - 4);
             let zero = k.i32(0);
             k.store(last, zero);
         }
     }
 
-    /// Store `value`s that begin at column `at` of a packed row, rounded to bf16.
-    pub fn store<'c>(&self, k: &mut Builder<'c>, row: Ptr<'c>, at: Index<'c>, value: Bf16<'c>) {
-        let place = k.at::<Bf16>(row, at);
-        k.store(place, value);
+    /// Where value `column` of the packed row at `row` is.
+    pub fn column<'c>(&self, k: &mut Builder<'c>, row: Ptr<'c>, column: Index<'c>) -> Ptr<'c> {
+        let offset = k.mul_constant(column, self.pair_bytes() / 2);
+        k.at_bytes(row, offset)
+    }
+
+    /// Put values into a packed row, or a part of one, at `piece`.
+    pub fn put<'c>(&self, k: &mut Builder<'c>, row: Ptr<'c>, piece: Piece<'c>, values: Bf16<'c>) {
+        if self.widened {
+            let values = k.widen(values);
+            k.write(row, piece, values);
+        } else {
+            k.write(row, piece, values);
+        }
     }
 
     /// Multiply `rows` with the panel at `panel`; `finish` gets each row's number and its sums.
@@ -184,25 +202,39 @@ impl Product {
         }
     }
 
-    /// One pair of each row times the panel's pair.
+    /// One pair of each row times the panel's pair: the second value first, as `dot_bf16` does.
     fn step<'c>(
         &self,
         k: &mut Builder<'c>,
         begin: Ptr<'c>,
         panel: Ptr<'c>,
         pair: Index<'c>,
-        sums: Vec<[F32<'c>; 2]>,
+        mut sums: Vec<[F32<'c>; 2]>,
     ) -> Vec<[F32<'c>; 2]> {
-        let weights = bf16::load_pairs(k, panel, pair);
-        let column = k.at::<I32>(begin, pair);
-        sums.into_iter()
-            .enumerate()
-            .map(|(row, sums)| {
+        let offset = k.mul_constant(pair, self.pair_bytes());
+        let column = k.at_bytes(begin, offset);
+        if !self.widened {
+            let weights = bf16::load_pairs(k, panel, pair);
+            for (row, sums) in sums.iter_mut().enumerate() {
                 let place = k.at_bytes_constant(column, row as u64 * self.row_stride());
                 let x = k.load_pair_everywhere(place, self.lanes);
-                [k.dot_bf16(sums[0], weights[0], x), k.dot_bf16(sums[1], weights[1], x)]
-            })
-            .collect()
+                *sums = [0, 1].map(|half| k.dot_bf16(sums[half], weights[half], x));
+            }
+            return sums;
+        }
+        for second in [true, false] {
+            // Loaded anew for each half, since no register can keep the pairs meanwhile.
+            let pairs = bf16::load_pairs(k, panel, pair);
+            let weights =
+                pairs.map(|w| if second { k.high_of_pairs(w) } else { k.low_of_pairs(w) });
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let skip = row as u64 * self.row_stride() + if second { 4 } else { 0 };
+                let place = k.at_bytes_constant(column, skip);
+                let x = k.load::<F32>(place, 1);
+                *sums = [0, 1].map(|half| k.fma(weights[half], x, sums[half]));
+            }
+        }
+        sums
     }
 
     fn load_sums<'c>(&self, k: &mut Builder<'c>, tile: Ptr<'c>, row: Index<'c>) -> [F32<'c>; 2] {

@@ -60,12 +60,11 @@ impl Prologue {
                 }
                 Self::RmsNorm { eps } => {
                     let x = row_of(k, x, row, product.k);
-                    rms_norm(k, product.k, (x, parameters[0]), eps, packed);
+                    rms_norm(k, product, (x, parameters[0]), eps, packed);
                 }
                 Self::ShuffleLayerNorm { eps, grid } => {
-                    let width = product.k / 4;
-                    let quarters = shuffled(k, x, row, width, grid);
-                    layer_norm(k, width, (quarters, parameters), eps, packed);
+                    let quarters = shuffled(k, x, row, product.k / 4, grid);
+                    layer_norm(k, product, (quarters, parameters), eps, packed);
                 }
             }
         });
@@ -82,19 +81,19 @@ pub(crate) fn row_of<'c>(k: &mut Builder<'c>, x: Ptr<'c>, row: Index<'c>, width:
 pub(crate) fn direct<'c>(k: &mut Builder<'c>, product: &Product, x: Ptr<'c>, packed: Ptr<'c>) {
     k.for_each_piece(product.k.into(), |k, piece| {
         let values = k.read::<Bf16>(x, piece);
-        k.write(packed, piece, values);
+        product.put(k, packed, piece, values);
     });
 }
 
-/// Normalise one row of `width` values by its root mean square into `y`, rounded after the scale
-/// and after the weight.
-pub(crate) fn rms_norm<'c>(
+/// Normalise one row by its root mean square, rounded after the scale and after the weight.
+fn rms_norm<'c>(
     k: &mut Builder<'c>,
-    width: u32,
+    product: &Product,
     (x, weight): (Ptr<'c>, Ptr<'c>),
     eps: f64,
-    y: Ptr<'c>,
+    packed: Ptr<'c>,
 ) {
+    let width = product.k;
     let none = k.f32s(0.0, k.lanes());
     let squares = k.fold_pieces(width.into(), none, |k, piece, sum| {
         let x = k.read_widened(x, piece);
@@ -106,7 +105,8 @@ pub(crate) fn rms_norm<'c>(
         let normal = k.mul(x, scale);
         let normal = k.rounded(normal);
         let scaled = k.mul(normal, weight);
-        k.write_rounded(y, piece, scaled);
+        let scaled = k.round(scaled);
+        product.put(k, packed, piece, scaled);
     });
 }
 
@@ -148,14 +148,15 @@ fn shuffled<'c>(
     })
 }
 
-/// Layer normalisation of four quarters of `width` values as one row, rounded once.
+/// Layer normalisation of four quarters as one row, rounded once.
 fn layer_norm<'c>(
     k: &mut Builder<'c>,
-    width: u32,
+    product: &Product,
     (quarters, parameters): ([Ptr<'c>; 4], &[Ptr<'c>]),
     eps: f64,
-    y: Ptr<'c>,
+    packed: Ptr<'c>,
 ) {
+    let width = product.k / 4;
     let lanes = k.lanes();
     let all = k.f32(4.0 * width as f32);
     let none = k.f32s(0.0, lanes);
@@ -187,16 +188,17 @@ fn layer_norm<'c>(
     }
     let scale = rms_scale(k, squares, 4 * width, eps);
     for (at, quarter) in quarters.into_iter().enumerate() {
-        let skip = 2 * u64::from(width) * at as u64;
-        let [weight, bias, y] =
-            [parameters[0], parameters[1], y].map(|row| k.at_bytes_constant(row, skip));
+        let first = k.index(u64::from(width) * at as u64);
+        let [weight, bias] = [0, 1].map(|which| k.at::<Bf16>(parameters[which], first));
+        let packed = product.column(k, packed, first);
         k.for_each_piece(width.into(), |k, piece| {
             let x = k.read_widened(quarter, piece);
             let (weight, bias) = (k.read_widened(weight, piece), k.read_widened(bias, piece));
             let away = k.sub(x, mean);
             let normal = k.mul(away, scale);
             let value = k.fma(normal, weight, bias);
-            k.write_rounded(y, piece, value);
+            let value = k.round(value);
+            product.put(k, packed, piece, value);
         });
     }
 }

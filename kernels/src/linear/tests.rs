@@ -76,16 +76,15 @@ fn products_of_any_rows_and_widths_agree_with_the_twin() {
 #[test]
 fn what_precedes_and_follows_a_product_is_as_the_twins_say() {
     for target in targets_here() {
-        for (rows, n, k) in [(1, 64, 64), (14, 50, 37), (3, 97, 128)] {
+        let norm = Prologue::RmsNorm { eps: EPS };
+        for (rows, n, k) in [(14, 50, 37), (3, 64, 128)] {
             for bias in [false, true] {
-                for residual in [false, true] {
-                    for activation in [Activation::None, Activation::Gelu] {
-                        let epilogue = Epilogue { bias, activation, residual };
-                        let norm = Prologue::RmsNorm { eps: EPS };
-                        check_linear(&target, rows, n, k, Prologue::Direct, epilogue);
-                        check_linear(&target, rows, n, k, norm, epilogue);
-                    }
-                }
+                let plain = Epilogue { bias, ..Epilogue::NONE };
+                let gelu = Epilogue { activation: Activation::Gelu, ..plain };
+                let all = Epilogue { residual: true, ..gelu };
+                check_linear(&target, rows, n, k, norm, plain);
+                check_linear(&target, rows, n, k, Prologue::Direct, gelu);
+                check_linear(&target, rows, n, k, norm, all);
             }
         }
     }
@@ -205,4 +204,69 @@ fn a_row_does_not_depend_on_its_neighbours() {
             assert_eq!(run(&mut x[2 * row * k..2 * (row + 1) * k], 1), y, "{target} row {row}");
         }
     }
+}
+
+/// The inner loops of a large product, as lines of assembly.
+fn inner_loops(target: &Target) -> Vec<Vec<String>> {
+    let problem = LinearProblem {
+        rows: Rows::TOKENS,
+        n: 4096,
+        k: 2048,
+        scheme: Scheme::Bf16,
+        prologue: Prologue::Direct,
+        epilogue: Epilogue::NONE,
+    };
+    let text = crate::assembly(&Linear::new(problem, target), target).unwrap();
+    let mut blocks: Vec<Vec<String>> = vec![Vec::new()];
+    for line in text.lines().map(str::trim) {
+        if line.starts_with(".LBB") {
+            blocks.push(Vec::new());
+        }
+        blocks.last_mut().unwrap().push(line.to_owned());
+    }
+    let multiplies = |line: &String| line.starts_with("vdpbf16ps") || line.starts_with("vfmadd");
+    blocks.retain(|block| block.iter().any(multiplies));
+    blocks
+}
+
+fn all_levels() -> [Target; 3] {
+    ["x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16"].map(|name| Target::parse(name).unwrap())
+}
+
+#[test]
+fn inner_loops_keep_all_sums_in_registers() {
+    for target in all_levels() {
+        let loops = inner_loops(&target);
+        // 12, 8, 4, 2 and 1 rows, or 6, 4, 2 and 1.
+        assert_eq!(loops.len(), if target.limits().registers == 32 { 5 } else { 4 }, "{target}");
+        for line in loops.iter().flatten() {
+            assert!(!(line.contains("%rsp") && line.contains("mm")), "{target} spills: {line}");
+        }
+    }
+}
+
+#[test]
+fn inner_loops_read_the_weights_in_the_order_of_their_bytes() {
+    for target in all_levels() {
+        for block in inner_loops(&target) {
+            let offsets: Vec<(String, i64)> =
+                block.iter().filter_map(|line| panel_load(line)).collect();
+            assert!(offsets.len() >= 8, "{target}: {block:#?}");
+            for pair in offsets.windows(2) {
+                let [(base, one), (other_base, other)] = pair else { unreachable!() };
+                assert_eq!(base, other_base, "{target}: {block:#?}");
+                let vector = i64::from(4 * target.limits().lanes);
+                assert_eq!(*other, one + vector, "{target}: {block:#?}");
+            }
+        }
+    }
+}
+
+/// Base register and offset of a whole-vector load from memory.
+fn panel_load(line: &str) -> Option<(String, i64)> {
+    let (name, operands) = line.split_once('\t')?;
+    let (place, _) = operands.split_once("),")?;
+    let (offset, base) = place.split_once('(')?;
+    (name.starts_with("vmov") && !base.contains(',') && !base.contains("rip"))
+        .then(|| (base.to_owned(), offset.parse().unwrap_or(0)))
 }

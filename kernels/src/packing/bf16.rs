@@ -25,14 +25,15 @@ pub fn unpack(k: usize, panel: &[u8], width: usize, output: usize) -> Vec<u8> {
     row
 }
 
-/// In generated code: the two vectors of pair number `pair` of the panel at `panel`.
+/// In generated code: the two vectors of pair number `pair` of the panel at `panel`, loaded in the
+/// order of their bytes and not before what was loaded so earlier.
 pub(crate) fn load_pairs<'c>(k: &mut Builder<'c>, panel: Ptr<'c>, pair: Index<'c>) -> [I32<'c>; 2] {
     let lanes = k.lanes();
     let vector = u64::from(lanes) * 4;
     let offset = k.mul_constant(pair, 2 * vector);
     let first = k.at_bytes(panel, offset);
     let second = k.at_bytes_constant(first, vector);
-    [k.load::<I32>(first, lanes), k.load::<I32>(second, lanes)]
+    [first, second].map(|place| k.load_in_order::<I32>(place, lanes))
 }
 
 #[cfg(test)]

@@ -81,10 +81,10 @@ impl PatchEmbed {
                 let to = k.mul_constant(channel, patch);
                 let to = k.add(to, line);
                 let to = k.mul_constant(to, patch);
-                let to = k.at::<Bf16>(packed, to);
+                let to = self.product.column(k, packed, to);
                 k.for_each_piece(patch, |k, piece| {
                     let values = k.read::<Bf16>(from, piece);
-                    k.write(to, piece, values);
+                    self.product.put(k, to, piece, values);
                 });
             });
         });
