@@ -30,7 +30,7 @@ fn agrees(folder: &Path) -> Result<(), Outcome> {
         Golden::open(&folder.join("golden.safetensors")).map_err(|error| failed(report(&error)))?;
     for case in golden.cases() {
         let prompt = Prompt::of(&case).map_err(|error| failed(report(&error)))?;
-        let observed = oracle::run((&model.spec, &model.weights), &prompt, Rounding::Exact, None);
+        let observed = oracle::run(&model, &prompt, Rounding::Exact, None).observed();
         check(&case, &observed)?;
     }
     Ok(())

@@ -17,6 +17,9 @@ use sail_models::Weights;
 /// Router logits by decoder layer, each `[t, x]`.
 pub type Routers = BTreeMap<usize, Vec<f64>>;
 
+/// Tapped values by name, as f32.
+pub type Tapped = BTreeMap<String, sailc::golden::Tensor>;
+
 /// A value: an index into what was computed so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value(usize);
@@ -89,10 +92,13 @@ impl<'w> Interpreter<'w> {
         }
     }
 
-    /// The last value tapped under each name, as f32; forgets them.
-    pub fn take_taps(&mut self) -> BTreeMap<String, Vec<f32>> {
+    /// The last value tapped under each name; forgets them.
+    pub fn take_taps(&mut self) -> Tapped {
         let taps = std::mem::take(&mut self.taps);
-        let narrow = |value| self.values(value).iter().map(|v| *v as f32).collect();
+        let narrow = |value: Value| sailc::golden::Tensor {
+            dims: self.values[value.0].dims.clone(),
+            values: self.values(value).iter().map(|v| *v as f32).collect(),
+        };
         taps.into_iter().map(|(name, value)| (name, narrow(value))).collect()
     }
 

@@ -1,8 +1,10 @@
 //! What the one test executable is built from; `house.rs` beside `src/` lists the tests.
 //!
-//! Modules in reading order: the harness runs tests and counts them, the expectations hold whole
-//! outputs, the places say where fixtures and binaries are.
+//! The harness runs tests and counts them, expectations are whole outputs in files, places say where
+//! fixtures and binaries are. The interpreter computes a model text in f64, the oracle runs whole
+//! prompts with it, drawn are models of odd sizes.
 
+pub mod drawn;
 pub mod expectation;
 pub mod harness;
 pub mod interpreter;
