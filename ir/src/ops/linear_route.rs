@@ -14,8 +14,9 @@ use crate::shape::Type;
 /// | `ids`     | `[t, k]` | i32, likeliest first        |
 /// | `weights` | `[t, k]` | bf16                        |
 ///
-/// As `sail.route` of `sail.linear`. Rounding: logits are accumulated in f32 and not rounded, the
-/// softmax in f32, the weights to bf16 once. Source: `Qwen3MoeSparseMoeBlock`.
+/// As `sail.route` of `sail.linear`. Rounding: logits to bf16, as `sail.linear` rounds them, so that
+/// the experts chosen are those that tapped logits choose; the softmax in f32, the weights to bf16
+/// once. Source: `Qwen3MoeSparseMoeBlock`.
 pub const LINEAR_ROUTE: Op = Op {
     name: "linear_route",
     summary: "router product and choice of experts",
