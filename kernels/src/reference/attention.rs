@@ -18,6 +18,14 @@ pub struct Cache {
     stored: BTreeMap<Row, [Vec<f64>; 2]>,
 }
 
+impl Cache {
+    /// Key and value at `row`.
+    #[must_use]
+    pub fn at(&self, row: Row) -> Option<&[Vec<f64>; 2]> {
+        self.stored.get(&row)
+    }
+}
+
 /// Store row `t` of `k` and of `v` (`[t, g·e]`) at `rows[t]`. Rounds nothing.
 pub fn cache_write(cache: &mut Cache, k: &[f64], v: &[f64], rows: &[Row]) {
     assert_eq!(k.len(), v.len(), "keys and values have one shape");
@@ -52,13 +60,19 @@ pub fn rope_table(position: i32, head_dim: usize, theta: f64, rounding: Rounding
 /// `x` is `[t, heads·e]`. Rounds both products, then their sum.
 #[must_use]
 pub fn rope(x: &[f64], rows: &[Row], head_dim: usize, theta: f64, rounding: Rounding) -> Vec<f64> {
-    assert_eq!(x.len() % (rows.len().max(1) * head_dim), 0, "whole heads for every row");
+    let tables = rows.iter().map(|row| rope_table(row[1], head_dim, theta, rounding));
+    rotate(x, &tables.collect::<Vec<_>>(), rounding)
+}
+
+/// Turn every head of row `t` by `tables[t]`.
+fn rotate(x: &[f64], tables: &[Vec<f64>], rounding: Rounding) -> Vec<f64> {
+    let head_dim = tables.first().map_or(1, Vec::len);
+    assert_eq!(x.len() % (tables.len().max(1) * head_dim), 0, "whole heads for every row");
     let half = head_dim / 2;
     let mut y = x.to_vec();
-    for (t, [_, position]) in rows.iter().enumerate() {
-        let table = rope_table(*position, head_dim, theta, rounding);
+    for (t, table) in tables.iter().enumerate() {
         let (cosines, sines) = table.split_at(half);
-        let width = x.len() / rows.len();
+        let width = x.len() / tables.len();
         for head in y[t * width..][..width].chunks_exact_mut(head_dim) {
             for i in 0..half {
                 let (a, b) = (head[i], head[i + half]);
@@ -87,7 +101,9 @@ pub struct QkNormRope<'a> {
 }
 
 /// `qkv [t, (h + 2g)·e]` to the queries `[t, h·e]`, keys and values into the cache: head norm, then
-/// RoPE, on queries and keys. Rounds as [`head_norm`] and [`rope`] do.
+/// RoPE, on queries and keys.
+///
+/// Cosines and sines round; between them and the norm nothing does; the turned values round once.
 #[must_use]
 pub fn qk_norm_rope_write(
     qkv: &[f64],
@@ -100,8 +116,11 @@ pub fn qk_norm_rope_write(
     let width = (query + 2 * kv) * dim;
     assert_eq!(rows_of(qkv, width), rows.len(), "a row of q, k, v for every token");
     let part = |first, count| super::columns(qkv, width, first * dim, count * dim);
-    let turned =
-        |x: Vec<f64>, norm| rope(&head_norm(&x, norm, eps, rounding), rows, dim, theta, rounding);
+    let tables: Vec<_> = rows.iter().map(|row| rope_table(row[1], dim, theta, rounding)).collect();
+    let turned = |x: Vec<f64>, norm| {
+        let normal = head_norm(&x, norm, eps, Rounding::Exact);
+        rounding.all(rotate(&normal, &tables, Rounding::Exact))
+    };
     cache_write(cache, &turned(part(query, kv), k_norm), &part(query + kv, kv), rows);
     turned(part(0, query), q_norm)
 }
@@ -130,7 +149,7 @@ pub fn attention(
         for head in 0..query {
             let first = head / (query / kv) * dim;
             let seen = |part: usize| -> Vec<&[f64]> {
-                let at = |p| cache.stored.get(&[slot, p]).expect("a position was never written");
+                let at = |p| cache.at([slot, p]).expect("a position was never written");
                 (0..=position).map(|p| &at(p)[part][first..][..dim]).collect()
             };
             let q = &q[(t * query + head) * dim..][..dim];
@@ -252,6 +271,19 @@ mod tests {
         for (got, want) in y.iter().zip([5.0, 5.0, 10.0, 10.0]) {
             assert!((got - want).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn the_fused_write_rounds_once() {
+        let heads = Heads { query: 1, kv: 1, dim: 2 };
+        let norm = [0.789_062_5, 0.345_703_125];
+        let parameters = QkNormRope { q_norm: &norm, k_norm: &norm, eps: 0.0, theta: 1e6, heads };
+        let mut cache = Cache::default();
+        let qkv = [0.863_281_25, 0.886_718_75, 1.0, 1.0, 1.0, 1.0];
+        let q = qk_norm_rope_write(&qkv, &parameters, &[[0, 64]], &mut cache, Rounding::Bf16);
+        // 0.778424… and 0.350301…, turned by cos 0.392578125 and sin 0.921875: -0.017341…; with
+        // the single ops' roundings it would be -0.017578125
+        assert_eq!(q, [-0.017_333_984_375, 0.855_468_75]);
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub fn route(
     let (mut ids, mut weights) = (Vec::new(), Vec::new());
     for row in logits.chunks_exact(experts) {
         let mut best: Vec<usize> = (0..experts).collect();
-        best.sort_by(|&a, &b| row[b].total_cmp(&row[a])); // stable: lower experts stay first
+        // stable, so of equal logits the lower expert stays first
+        best.sort_by(|&a, &b| row[b].partial_cmp(&row[a]).expect("logits are numbers"));
         let raised = |expert: &usize| libm::exp(row[*expert] - row[best[0]]);
         let divisor: f64 =
             best[..if renormalize { top_k } else { experts }].iter().map(raised).sum();
@@ -251,6 +252,8 @@ mod tests {
     fn of_equal_logits_the_router_takes_the_lower_expert_first() {
         let (ids, _) = route(&[1.0, 3.0, 1.0, 3.0, 1.0], 5, 3, true, Rounding::Exact);
         assert_eq!(ids, [1, 3, 0]);
+        let (ids, _) = route(&[-0.0, 0.0], 2, 1, true, Rounding::Exact);
+        assert_eq!(ids, [0]);
     }
 
     #[test]

@@ -56,8 +56,7 @@ pub struct PatchEmbed<'a> {
 
 /// Pixels to the rows the first block reads: `rms_norm(patches · weightᵀ + bias) + positions`.
 ///
-/// The product with its bias stays unrounded on its way into the norm; then it rounds as
-/// [`rms_norm`] and [`add_positions`] do.
+/// Nothing rounds on the way, the sum with the positions does.
 #[must_use]
 pub fn patch_embed(
     pixels: &[f64],
@@ -66,7 +65,8 @@ pub fn patch_embed(
     rounding: Rounding,
 ) -> Vec<f64> {
     let x = product_bias(&patches(pixels, picture), embed.weight, embed.bias);
-    add_positions(&rms_norm(&x, embed.norm, embed.eps, rounding), embed.positions, rounding)
+    let normal = rms_norm(&x, embed.norm, embed.eps, Rounding::Exact);
+    add_positions(&normal, embed.positions, rounding)
 }
 
 /// 2×2 neighbours into one row: `[n, p, d]` to `[n, p/4, 4·d]`, `p` a square grid of even side.
