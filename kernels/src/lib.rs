@@ -3,6 +3,7 @@
 //! Start with [`kernel`] (what a kernel is), then [`elementwise::add`] (the smallest whole one),
 //! then [`emit`] (the builder it is written with). This crate sees no graph and no model.
 
+pub mod attention;
 #[cfg(test)]
 mod check;
 pub mod cost;
@@ -11,8 +12,10 @@ pub mod emit;
 pub mod experts;
 pub mod kernel;
 pub mod linear;
+pub mod norm;
 pub mod packing;
 pub mod reference;
+pub mod rows;
 pub mod table;
 pub mod vision;
 

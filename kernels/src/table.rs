@@ -45,13 +45,54 @@ const ROUNDED_THRICE: Tolerance = Tolerance {
     reason: "rounded after the norm, its weight and the position: a step of the larger summand",
 };
 
+const MOVED: Tolerance =
+    Tolerance { relative: 0.0, absolute: 0.0, reason: "values are moved or counted, not computed" };
+
+const ROUNDED_TWICE: Tolerance = Tolerance {
+    relative: 2.0 * ULP,
+    absolute: 0.0,
+    reason: "rounded after the norm and after its weight, each time perhaps to the other side",
+};
+
+const SOFTMAX: Tolerance = Tolerance {
+    relative: ULP,
+    absolute: 1.2e-2,
+    reason: "kernel and twin round each weight to bf16 against another largest score, which moves \
+             a sum by 2^-9 of its terms' root mean square or so; 6 times that",
+};
+
+const ROUNDED_LOGITS: Tolerance = Tolerance {
+    relative: 4.0 * ULP,
+    absolute: 0.0,
+    reason: "a logit may round the other way, which moves its weight by as much as the logit",
+};
+
 /// Every template, by name.
 pub const KERNELS: &[Template] = &[
     Template { name: "add", twin: "add", tolerance: ROUNDED_ONCE, targets: X86_64 },
     Template {
+        name: "add_positions",
+        twin: "add_positions",
+        tolerance: ROUNDED_ONCE,
+        targets: X86_64,
+    },
+    Template { name: "attention", twin: "attention", tolerance: SOFTMAX, targets: X86_64 },
+    Template { name: "cache_write", twin: "cache_write", tolerance: MOVED, targets: X86_64 },
+    Template { name: "columns", twin: "columns", tolerance: MOVED, targets: X86_64 },
+    Template { name: "combine", twin: "combine", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template { name: "combine_add", twin: "combine_add", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template { name: "embed", twin: "embed", tolerance: MOVED, targets: X86_64 },
+    Template {
         name: "gate_up_silu",
         twin: "gate_up_silu, norm_gate_up_silu",
         tolerance: NORMED_INPUT,
+        targets: X86_64,
+    },
+    Template { name: "gelu", twin: "gelu", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template {
+        name: "group_by_expert",
+        twin: "group_by_expert",
+        tolerance: MOVED,
         targets: X86_64,
     },
     Template {
@@ -66,6 +107,7 @@ pub const KERNELS: &[Template] = &[
         tolerance: ROUNDED_ONCE,
         targets: X86_64,
     },
+    Template { name: "layer_norm", twin: "layer_norm", tolerance: ROUNDED_ONCE, targets: X86_64 },
     Template {
         name: "linear",
         twin: "linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
@@ -73,9 +115,42 @@ pub const KERNELS: &[Template] = &[
         targets: X86_64,
     },
     Template {
+        name: "linear_route",
+        twin: "linear_route",
+        tolerance: ROUNDED_LOGITS,
+        targets: X86_64,
+    },
+    Template { name: "mul", twin: "mul", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template {
         name: "patch_embed",
         twin: "patch_embed",
         tolerance: ROUNDED_THRICE,
+        targets: X86_64,
+    },
+    Template { name: "patches", twin: "patches", tolerance: MOVED, targets: X86_64 },
+    Template { name: "pixel_shuffle", twin: "pixel_shuffle", tolerance: MOVED, targets: X86_64 },
+    Template {
+        name: "qk_norm_rope_write",
+        twin: "qk_norm_rope_write",
+        tolerance: ROUNDED_ONCE,
+        targets: X86_64,
+    },
+    Template {
+        name: "rms_norm",
+        twin: "rms_norm, head_norm",
+        tolerance: ROUNDED_TWICE,
+        targets: X86_64,
+    },
+    Template { name: "rope", twin: "rope", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template { name: "route", twin: "route", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template { name: "select_rows", twin: "select_rows", tolerance: MOVED, targets: X86_64 },
+    Template { name: "silu", twin: "silu", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template { name: "splice", twin: "splice", tolerance: MOVED, targets: X86_64 },
+    Template { name: "tap", twin: "tap", tolerance: MOVED, targets: X86_64 },
+    Template {
+        name: "tile_attention",
+        twin: "tile_attention",
+        tolerance: SOFTMAX,
         targets: X86_64,
     },
 ];

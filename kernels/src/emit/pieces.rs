@@ -78,4 +78,16 @@ impl<'c> Builder<'c> {
         let narrow = self.round(value);
         self.write(row, piece, narrow);
     }
+
+    /// `value` in the lanes that `piece` has, `other` in those beyond its end.
+    pub fn within(&mut self, piece: Piece<'c>, value: F32<'c>, other: F32<'c>) -> F32<'c> {
+        match piece.count {
+            None => value,
+            Some(count) => {
+                let count = self.index(count);
+                let inside = self.first(count, piece.width);
+                self.select(inside, value, other)
+            }
+        }
+    }
 }

@@ -1,5 +1,9 @@
 //! Kernels of the vision tower alone.
 
 mod patch_embed;
+mod patches;
+mod pixel_shuffle;
 
 pub use patch_embed::{PatchEmbed, PatchEmbedProblem};
+pub use patches::Patches;
+pub use pixel_shuffle::PixelShuffle;

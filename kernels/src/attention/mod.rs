@@ -1,0 +1,19 @@
+//! Attention, and what stands between it and the q/k/v product: head norm, RoPE, the paged cache.
+//!
+//! [`page`] says where a key or a value stands; [`softmax_page`] is the inner kernel that prefill,
+//! decode and the vision tower share.
+
+pub mod cache_write;
+pub mod page;
+pub mod paged;
+pub mod qk_norm_rope_write;
+pub mod rope;
+mod softmax_page;
+pub mod tile;
+
+pub use cache_write::CacheWrite;
+pub use page::PageLayout;
+pub use paged::Attention;
+pub use qk_norm_rope_write::QkNormRopeWrite;
+pub use rope::{Rope, rope_table};
+pub use tile::TileAttention;

@@ -1,0 +1,386 @@
+//! The inner kernel of attention: query vectors against one page after another, with the softmax
+//! carried along.
+//!
+//! A *vector* is one query head of one row. Up to [`VECTORS`] of them that read the same keys are
+//! worked on together; what one of them gives does not depend on the others. For every page, in
+//! ascending order:
+//!
+//! 1. scores of all vectors with the page's 64 keys, masked beyond each vector's last visible
+//!    position; new maxima; `e^(score - maximum)`, summed in f32 and rounded to bf16;
+//! 2. the factors by which the new maxima shrink what was summed before;
+//! 3. sums of the values, weighted by 1.
+//!
+//! A page in which a vector sees nothing changes nothing: its maximum stays, its weights are zero.
+
+use sail_ir::plan::PAGE_POSITIONS;
+
+use super::page::PageLayout;
+use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
+
+/// Most query vectors worked on together.
+pub const VECTORS: u32 = 48;
+
+const PAGE: u64 = PAGE_POSITIONS as u64;
+
+/// No target has more f32 in a vector; workspaces are sized for it.
+const MOST_LANES: u64 = 16;
+
+/// Query vectors and what is known of them so far, in the workspace.
+pub(super) struct SoftmaxPage<'c> {
+    layout: PageLayout,
+    /// `[capacity, head_dim]` bf16: the queries.
+    pub queries: Ptr<'c>,
+    /// `[capacity]` i32: the last position each vector sees.
+    pub limits: Ptr<'c>,
+    /// `[capacity, 64]` bf16: weights of the page at hand.
+    weights: Ptr<'c>,
+    /// `[capacity, lanes]` f32: their sums, lane by lane.
+    page_sums: Ptr<'c>,
+    /// `[capacity]` f32: greatest score so far, and with the page at hand.
+    maxima: [Ptr<'c>; 2],
+    /// `[capacity]` f32: `e^(old maximum - new maximum)`.
+    factors: Ptr<'c>,
+    /// `[capacity, lanes]` f32: sums of all weights so far.
+    sums: Ptr<'c>,
+    /// `[capacity, padded]` f32: sums of the weighted values so far.
+    outputs: Ptr<'c>,
+}
+
+/// Register blocks: how many vectors at once, and how many vector registers of keys or columns.
+struct Blocking {
+    heights: &'static [u32],
+    columns: u32,
+}
+
+impl<'c> SoftmaxPage<'c> {
+    /// Workspace for `capacity` vectors.
+    pub fn workspace_bytes(layout: PageLayout, capacity: u64) -> u64 {
+        Self::sizes(layout, capacity).iter().sum()
+    }
+
+    fn sizes(layout: PageLayout, capacity: u64) -> [u64; 9] {
+        let line = 4 * MOST_LANES;
+        let single = (4 * capacity).next_multiple_of(line);
+        let queries = (2 * u64::from(layout.head_dim) * capacity).next_multiple_of(64);
+        [
+            queries,
+            single,
+            2 * PAGE * capacity,
+            line * capacity,
+            single,
+            single,
+            single,
+            line * capacity,
+            4 * layout.padded() * capacity,
+        ]
+    }
+
+    /// Take the workspace.
+    pub fn new(k: &mut Builder<'c>, layout: PageLayout, capacity: u64) -> Self {
+        let [queries, limits, weights, page_sums, old, new, factors, sums, outputs] =
+            Self::sizes(layout, capacity).map(|bytes| k.carve(bytes));
+        Self {
+            layout,
+            queries,
+            limits,
+            weights,
+            page_sums,
+            maxima: [old, new],
+            factors,
+            sums,
+            outputs,
+        }
+    }
+
+    /// Forget everything about the first `count` vectors.
+    pub fn clear(&self, k: &mut Builder<'c>, count: Index<'c>) {
+        let lanes = k.lanes();
+        let zero = k.index(0);
+        let (none, least) = (k.f32s(0.0, lanes), k.f32(f32::NEG_INFINITY));
+        k.for_each(zero, count, 1, |k, vector| {
+            let to = k.at::<F32>(self.maxima[0], vector);
+            k.store(to, least);
+            let to = self.line(k, self.sums, vector);
+            k.store(to, none);
+            let to = k.mul_constant(vector, 4 * self.layout.padded());
+            let to = k.at_bytes(self.outputs, to);
+            k.for_each_piece(self.layout.padded(), |k, piece| k.write(to, piece, none));
+        });
+    }
+
+    /// Let the first `count` vectors see the page at `block`, whose first position is `base`;
+    /// `last` is the last position any of them sees in it or beyond.
+    pub fn see(
+        &self,
+        k: &mut Builder<'c>,
+        block: Ptr<'c>,
+        [base, last]: [Index<'c>; 2],
+        count: Index<'c>,
+    ) {
+        k.note("scores and weights of the page");
+        self.for_each_height(k, count, |k, first, height| {
+            self.weigh(k, block, base, first, height);
+        });
+
+        k.note("factors of what came before");
+        let lanes = k.lanes();
+        let zero = k.index(0);
+        k.for_each(zero, count, u64::from(lanes), |k, vector| {
+            let [old, new, factor] = [self.maxima[0], self.maxima[1], self.factors]
+                .map(|list| k.at::<F32>(list, vector));
+            let (before, now) = (k.load::<F32>(old, lanes), k.load::<F32>(new, lanes));
+            let shrunk = k.sub(before, now);
+            let shrunk = k.exp(shrunk);
+            k.store(factor, shrunk);
+            k.store(old, now);
+        });
+
+        k.note("weighted values");
+        let values = k.at_bytes_constant(block, self.layout.keys_bytes());
+        let seen = k.sub(last, base);
+        let pairs = k.div_constant(seen, 2);
+        let pairs = k.add_constant(pairs, 1);
+        let whole = k.index(PAGE / 2);
+        let pairs = k.min(pairs, whole);
+        self.for_each_height(k, count, |k, first, height| {
+            self.add_values(k, values, pairs, first, height);
+        });
+    }
+
+    /// Write the result of one vector, `head_dim` bf16 values.
+    pub fn store(&self, k: &mut Builder<'c>, vector: Index<'c>, to: Ptr<'c>) {
+        let lanes = k.lanes();
+        let sums = self.line(k, self.sums, vector);
+        let sums = k.load::<F32>(sums, lanes);
+        let sum = k.sum_lanes(sums);
+        let from = k.mul_constant(vector, 4 * self.layout.padded());
+        let from = k.at_bytes(self.outputs, from);
+        k.for_each_piece(u64::from(self.layout.head_dim), |k, piece| {
+            let value = k.read::<F32>(from, piece);
+            let value = k.div(value, sum);
+            k.write_rounded(to, piece, value);
+        });
+    }
+
+    /// Run `body(first, height)` over `count` vectors in the largest blocks that fit.
+    fn for_each_height(
+        &self,
+        k: &mut Builder<'c>,
+        count: Index<'c>,
+        body: impl Fn(&mut Builder<'c>, Index<'c>, u32),
+    ) {
+        let mut start = k.index(0);
+        for &height in self.blocking(k).heights {
+            let left = k.sub(count, start);
+            let blocks = k.div_constant(left, u64::from(height));
+            let rows = k.mul_constant(blocks, u64::from(height));
+            let end = k.add(start, rows);
+            k.for_each(start, end, u64::from(height), |k, first| body(k, first, height));
+            start = end;
+        }
+    }
+
+    /// What fills the registers: accumulators, one line of keys, one spread query.
+    fn blocking(&self, k: &Builder<'c>) -> Blocking {
+        if k.target().has("avx512bf16") {
+            Blocking { heights: &[6, 2, 1], columns: 4 }
+        } else if k.lanes() == 16 {
+            Blocking { heights: &[4, 1], columns: 4 }
+        } else {
+            Blocking { heights: &[1], columns: 4 }
+        }
+    }
+
+    /// Scores of `height` vectors with the page's keys, turned into weights.
+    fn weigh(
+        &self,
+        k: &mut Builder<'c>,
+        keys: Ptr<'c>,
+        base: Index<'c>,
+        first: Index<'c>,
+        height: u32,
+    ) {
+        let scores = self.scores(k, keys, first, height);
+        let per_vector = (PAGE / u64::from(k.lanes())) as usize;
+        for (at, scores) in scores.chunks_exact(per_vector).enumerate() {
+            let vector = k.add_constant(first, at as u64);
+            self.soften(k, scores, base, vector);
+        }
+    }
+
+    /// Products of `height` queries with 64 keys: `height · 64 / lanes` vector registers.
+    fn scores(
+        &self,
+        k: &mut Builder<'c>,
+        keys: Ptr<'c>,
+        first: Index<'c>,
+        height: u32,
+    ) -> Vec<F32<'c>> {
+        let lanes = k.lanes();
+        let columns = PAGE / u64::from(lanes);
+        let query_bytes = 2 * u64::from(self.layout.head_dim);
+        let queries = k.mul_constant(first, query_bytes);
+        let queries = k.at_bytes(self.queries, queries);
+        let none = k.f32s(0.0, lanes);
+        let sums = vec![none; (u64::from(height) * columns) as usize];
+        let (zero, pairs) = (k.index(0), k.index(u64::from(self.layout.head_dim / 2)));
+        k.fold(zero, pairs, 1, sums, |k, pair, mut sums| {
+            let line = k.mul_constant(pair, 4 * PAGE);
+            let line = k.at_bytes(keys, line);
+            let keys = load_line(k, line, columns);
+            let queries = k.at::<I32>(queries, pair);
+            for row in 0..u64::from(height) {
+                let query = k.at_bytes_constant(queries, row * query_bytes);
+                let query = k.load_pair_everywhere(query, lanes);
+                for (column, keys) in keys.iter().enumerate() {
+                    let sum = &mut sums[(row * columns) as usize + column];
+                    *sum = k.dot_bf16(*sum, query, *keys);
+                }
+            }
+            sums
+        })
+    }
+
+    /// Weights of one vector from its scores with a page.
+    fn soften(&self, k: &mut Builder<'c>, scores: &[F32<'c>], base: Index<'c>, vector: Index<'c>) {
+        let lanes = k.lanes();
+        let scale = k.f32((1.0 / f64::from(self.layout.head_dim).sqrt()) as f32);
+        let limit = k.at::<I32>(self.limits, vector);
+        let limit = k.load::<I32>(limit, 1);
+        let base = k.i32_of(base);
+        let limit = k.sub(limit, base);
+        let hidden = k.f32s(f32::NEG_INFINITY, lanes);
+        let numbers = k.lane_numbers(lanes);
+        let mut scaled = Vec::new();
+        for (column, score) in scores.iter().enumerate() {
+            let first = k.i32(column as i32 * lanes as i32);
+            let positions = k.add(numbers, first);
+            let visible = k.less_equal(positions, limit);
+            let score = k.mul(*score, scale);
+            scaled.push(k.select(visible, score, hidden));
+        }
+        let mut largest = scaled[0];
+        for score in &scaled[1..] {
+            largest = k.max(largest, *score);
+        }
+        let largest = k.max_lanes(largest);
+        let [old, new] = self.maxima.map(|list| k.at::<F32>(list, vector));
+        let before = k.load::<F32>(old, 1);
+        let maximum = k.max(largest, before);
+        k.store(new, maximum);
+
+        let weights = k.mul_constant(vector, 2 * PAGE);
+        let weights = k.at_bytes(self.weights, weights);
+        let mut sum = k.f32s(0.0, lanes);
+        for (column, score) in scaled.into_iter().enumerate() {
+            let below = k.sub(score, maximum);
+            let weight = k.exp(below);
+            sum = k.add(sum, weight);
+            let to = k.at_bytes_constant(weights, 2 * u64::from(lanes) * column as u64);
+            let weight = k.round(weight);
+            k.store::<Bf16>(to, weight);
+        }
+        let to = self.line(k, self.page_sums, vector);
+        k.store(to, sum);
+    }
+
+    /// Shrink the sums of `height` vectors and add the page's weighted values to them.
+    fn add_values(
+        &self,
+        k: &mut Builder<'c>,
+        values: Ptr<'c>,
+        pairs: Index<'c>,
+        first: Index<'c>,
+        height: u32,
+    ) {
+        let lanes = u64::from(k.lanes());
+        let factors: Vec<F32<'c>> = (0..height)
+            .map(|row| {
+                let vector = k.add_constant(first, u64::from(row));
+                let factor = k.at::<F32>(self.factors, vector);
+                let factor = k.load::<F32>(factor, 1);
+                let [sums, page] =
+                    [self.sums, self.page_sums].map(|list| self.line(k, list, vector));
+                let (before, new) = (k.load::<F32>(sums, k.lanes()), k.load(page, k.lanes()));
+                let all = k.fma(before, factor, new);
+                k.store(sums, all);
+                factor
+            })
+            .collect();
+        let all = self.layout.padded() / lanes;
+        let step = u64::from(self.blocking(k).columns);
+        for start in (0..all).step_by(step as usize) {
+            let columns = step.min(all - start);
+            self.add_columns(k, values, pairs, first, &factors, [start, columns]);
+        }
+    }
+
+    /// [`Self::add_values`] for vector registers `start .. start + columns` of the outputs.
+    fn add_columns(
+        &self,
+        k: &mut Builder<'c>,
+        values: Ptr<'c>,
+        pairs: Index<'c>,
+        first: Index<'c>,
+        factors: &[F32<'c>],
+        [start, columns]: [u64; 2],
+    ) {
+        let lanes = k.lanes();
+        let line_bytes = 4 * self.layout.padded();
+        let skipped = 4 * u64::from(lanes) * start;
+        let outputs = k.mul_constant(first, line_bytes);
+        let outputs = k.at_bytes(self.outputs, outputs);
+        let outputs = k.at_bytes_constant(outputs, skipped);
+        let values = k.at_bytes_constant(values, skipped);
+        let weights = k.mul_constant(first, 2 * PAGE);
+        let weights = k.at_bytes(self.weights, weights);
+
+        let mut places = Vec::new();
+        let mut sums = Vec::new();
+        for (row, factor) in factors.iter().enumerate() {
+            for column in 0..columns {
+                let offset = row as u64 * line_bytes + 4 * u64::from(lanes) * column;
+                let place = k.at_bytes_constant(outputs, offset);
+                let before = k.load::<F32>(place, lanes);
+                sums.push(k.mul(before, *factor));
+                places.push(place);
+            }
+        }
+        let zero = k.index(0);
+        let sums = k.fold(zero, pairs, 1, sums, |k, pair, mut sums| {
+            let line = k.mul_constant(pair, line_bytes);
+            let line = k.at_bytes(values, line);
+            let values = load_line(k, line, columns);
+            let weights = k.at::<I32>(weights, pair);
+            for row in 0..factors.len() {
+                let weight = k.at_bytes_constant(weights, row as u64 * 2 * PAGE);
+                let weight = k.load_pair_everywhere(weight, lanes);
+                for (column, values) in values.iter().enumerate() {
+                    let sum = &mut sums[row * columns as usize + column];
+                    *sum = k.dot_bf16(*sum, weight, *values);
+                }
+            }
+            sums
+        });
+        for (place, sum) in places.into_iter().zip(sums) {
+            k.store(place, sum);
+        }
+    }
+
+    /// The vector register kept for `vector` in a list of them.
+    fn line(&self, k: &mut Builder<'c>, list: Ptr<'c>, vector: Index<'c>) -> Ptr<'c> {
+        let start = k.mul_constant(vector, 4 * MOST_LANES);
+        k.at_bytes(list, start)
+    }
+}
+
+/// `columns` vector registers of pairs that stand behind each other.
+fn load_line<'c>(k: &mut Builder<'c>, line: Ptr<'c>, columns: u64) -> Vec<I32<'c>> {
+    let lanes = k.lanes();
+    (0..columns)
+        .map(|column| {
+            let from = k.at_bytes_constant(line, 4 * u64::from(lanes) * column);
+            k.load::<I32>(from, lanes)
+        })
+        .collect()
+}

@@ -1,0 +1,233 @@
+//! Products of rows sorted by expert, each run of rows with its expert's own weight.
+//!
+//! A work item is one expert and a few neighbouring panels of it; items run over the experts first,
+//! so that any contiguous share of them holds about as many rows of each expert. An expert without
+//! rows costs a look at two numbers. Nothing is divided by row count: a step has all its items
+//! whenever the call has any rows.
+
+#[cfg(test)]
+mod tests;
+
+use sail_ir::plan::{Cost, Grid};
+use sail_ir::scheme::Scheme;
+use sail_ir::target::Target;
+
+use crate::emit::{Builder, F32, I32, Index, Ptr};
+use crate::kernel::{EmitError, Kernel, Rows};
+use crate::linear::product::{PackedRows, Product};
+use crate::linear::{direct, row_of, store_gated, store_row};
+
+/// Panels of one work item: rows are gathered once for all of them.
+const PANELS_PER_ITEM: u32 = 4;
+
+/// Rows of an expert gathered at once.
+const ROWS_AT_ONCE: u32 = 256;
+
+/// Which rows of `x` an expert multiplies, and what becomes of the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grouped {
+    /// Sorted row `r` is row `order[r] / top_k` of `x`; `y = silu(gate) · up`, `n` outputs.
+    GateUpSilu,
+    /// Sorted row `r` is row `r` of `x`; `y` is the product.
+    Linear,
+}
+
+/// `grouped_gate_up_silu` or `grouped_linear`: sorted rows `starts[i] .. starts[i + 1]` are
+/// multiplied with the weight of expert `i`. `y` `[rows, n]` in sorted order, one rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupedProblem {
+    pub what: Grouped,
+    /// Sorted rows: `per` is `top_k`.
+    pub rows: Rows,
+    pub experts: u32,
+    pub n: u32,
+    pub k: u32,
+    pub scheme: Scheme,
+}
+
+/// [`GroupedProblem`] with its block shape on one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupedProduct {
+    problem: GroupedProblem,
+    product: Product,
+}
+
+/// The pointers of a grouped product, by what they are.
+#[derive(Clone, Copy)]
+struct Pointers<'c> {
+    x: Ptr<'c>,
+    order: Option<Ptr<'c>>,
+    starts: Ptr<'c>,
+    weight: Ptr<'c>,
+    y: Ptr<'c>,
+}
+
+impl GroupedProduct {
+    #[must_use]
+    pub fn new(problem: GroupedProblem, target: &Target) -> Self {
+        Self { problem, product: Product::new(problem.k, target) }
+    }
+
+    /// Panels of one expert.
+    fn panels(&self) -> u32 {
+        let outputs = match self.problem.what {
+            Grouped::GateUpSilu => self.product.lanes,
+            Grouped::Linear => 2 * self.product.lanes,
+        };
+        self.problem.n.div_ceil(outputs)
+    }
+
+    fn pointers<'c>(&self, k: &Builder<'c>) -> Pointers<'c> {
+        match self.problem.what {
+            Grouped::GateUpSilu => {
+                let [x, order, starts, weight, y] = k.arguments::<5>();
+                Pointers { x, order: Some(order), starts, weight, y }
+            }
+            Grouped::Linear => {
+                let [x, starts, weight, y] = k.arguments::<4>();
+                Pointers { x, order: None, starts, weight, y }
+            }
+        }
+    }
+
+    /// Bring sorted rows `first .. first + rows` into the workspace.
+    fn gather<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        (first, rows): (Index<'c>, Index<'c>),
+        pointers: Pointers<'c>,
+        packed: Ptr<'c>,
+    ) {
+        let zero = k.index(0);
+        k.for_each(zero, rows, 1, |k, at| {
+            let sorted = k.add(first, at);
+            let row = match pointers.order {
+                None => sorted,
+                Some(order) => {
+                    let place = k.at::<I32>(order, sorted);
+                    let pair = k.load::<I32>(place, 1);
+                    let pair = k.index_of(pair);
+                    k.div_constant(pair, self.problem.rows.per.into())
+                }
+            };
+            let x = row_of(k, pointers.x, row, self.product.k);
+            let packed = self.product.row(k, packed, at);
+            self.product.pad_row(k, packed);
+            direct(k, &self.product, x, packed);
+        });
+    }
+
+    fn finish<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        at: (Index<'c>, Index<'c>),
+        sums: [F32<'c>; 2],
+        y: Ptr<'c>,
+    ) {
+        let to = (y, self.problem.n);
+        match self.problem.what {
+            Grouped::GateUpSilu => store_gated(k, at, sums, to, &self.product),
+            Grouped::Linear => store_row(k, at, sums, to, &self.product),
+        }
+    }
+
+    /// Multiply the rows of `expert` with panels `first_panel .. end_panel`.
+    fn item<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        expert: Index<'c>,
+        (first_panel, end_panel): (Index<'c>, Index<'c>),
+        pointers: Pointers<'c>,
+        [packed, tile]: [Ptr<'c>; 2],
+    ) {
+        let start = k.at::<I32>(pointers.starts, expert);
+        let after = k.at_bytes_constant(start, 4);
+        let [begin, end] = [start, after].map(|place| {
+            let row = k.load::<I32>(place, 1);
+            k.index_of(row)
+        });
+        k.for_each(begin, end, ROWS_AT_ONCE.into(), |k, first| {
+            let left = k.sub(end, first);
+            let most = k.index(ROWS_AT_ONCE.into());
+            let count = k.min(left, most);
+            self.gather(k, (first, count), pointers, packed);
+            let rows = PackedRows { at: packed, count };
+            k.for_each(first_panel, end_panel, 1, |k, panel| {
+                let before = k.mul_constant(expert, self.panels().into());
+                let before = k.add(before, panel);
+                let offset = k.mul_constant(before, self.product.panel_bytes());
+                let weight = k.at_bytes(pointers.weight, offset);
+                self.product.panel(k, rows, weight, tile, |k, row, sums| {
+                    let row = k.add(first, row);
+                    self.finish(k, (row, panel), sums, pointers.y);
+                });
+            });
+        });
+    }
+}
+
+impl Kernel for GroupedProduct {
+    fn family(&self) -> &'static str {
+        match self.problem.what {
+            Grouped::GateUpSilu => "grouped_gate_up_silu",
+            Grouped::Linear => "grouped_linear",
+        }
+    }
+
+    fn symbol(&self) -> String {
+        let GroupedProblem { rows, experts, n, k, scheme, .. } = self.problem;
+        format!("{}.{scheme}.{}.x{experts}.n{n}.k{k}", self.family(), rows.name())
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        match self.problem.what {
+            Grouped::GateUpSilu => &["x", "order", "starts", "weight", "y"],
+            Grouped::Linear => &["x", "starts", "weight", "y"],
+        }
+    }
+
+    fn writes(&self) -> &'static [u32] {
+        match self.problem.what {
+            Grouped::GateUpSilu => &[4],
+            Grouped::Linear => &[3],
+        }
+    }
+
+    fn grid(&self) -> Grid {
+        let columns = self.panels().div_ceil(PANELS_PER_ITEM) * self.problem.experts;
+        self.problem.rows.grid(u32::MAX, columns)
+    }
+
+    fn workspace_bytes(&self) -> u64 {
+        self.product.workspace_bytes(ROWS_AT_ONCE.into())
+    }
+
+    fn cost(&self) -> Cost {
+        let GroupedProblem { what, experts, n, k, .. } = self.problem;
+        let (n, inner) = (u64::from(n), u64::from(k));
+        let products = if what == Grouped::GateUpSilu { 2 } else { 1 };
+        let panels = u64::from(experts) * u64::from(self.panels());
+        Cost {
+            weight_bytes: panels * self.product.panel_bytes(),
+            row_bytes: 2 * (inner + n),
+            row_operations: 2 * products * n * inner,
+            ..Cost::default()
+        }
+    }
+
+    fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
+        let pointers = self.pointers(k);
+        let workspace = self.product.carve(k, ROWS_AT_ONCE.into());
+        let (begin, end) = (k.begin(), k.end());
+        k.for_each(begin, end, 1, |k, item| {
+            let expert = k.rem_constant(item, self.problem.experts.into());
+            let run = k.div_constant(item, self.problem.experts.into());
+            let first = k.mul_constant(run, PANELS_PER_ITEM.into());
+            let past = k.add_constant(first, PANELS_PER_ITEM.into());
+            let all = k.index(self.panels().into());
+            let past = k.min(past, all);
+            self.item(k, expert, (first, past), pointers, workspace);
+        });
+        Ok(())
+    }
+}
