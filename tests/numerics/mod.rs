@@ -1,7 +1,28 @@
 //! Every kernel template against its scalar twin, over one list of cases.
 
+mod attention;
+mod check;
+mod elementwise;
+mod experts;
+mod norm;
+mod rows;
+mod tile_attention;
+mod vision;
+
 use sail_tests::harness::Test;
 
 pub fn tests() -> Vec<Test> {
-    Vec::new()
+    [
+        rows::tests(),
+        elementwise::tests(),
+        norm::tests(),
+        vision::tests(),
+        attention::tests(),
+        tile_attention::tests(),
+        experts::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(Test::independent)
+    .collect()
 }

@@ -1,0 +1,320 @@
+//! RoPE, writing the cache, and attention over it, against their twins.
+
+use std::collections::BTreeMap;
+
+use sail_kernels::Kernel;
+use sail_kernels::attention::{
+    Attention, CacheWrite, PageLayout, QkNormRopeWrite, Rope, rope_table,
+};
+use sail_kernels::emit::run::{Counts, bf16_values, i32_bytes, poisoned};
+use sail_kernels::reference::{self, Cache, Heads, QkNormRope, Rounding, Row};
+use sail_tests::harness::Test;
+
+use super::check::{bytes_of, close, drawn, run, scaled};
+
+const THETA: f64 = 1e6;
+const PAGE: usize = 64;
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("rope turns every head by the position of its row", rope),
+        Test::new("cache_write stores every position once and no other byte", cache_write),
+        Test::new("qk_norm_rope_write gives the twin's queries, keys and values", fused_write),
+        Test::new("attention holds for one row, page borders and several slots", attention),
+        Test::new("attention holds for every head size and group", head_sizes),
+        Test::new("attention holds where one key takes all the weight", sharp),
+        Test::new("a row attends the same whatever its neighbours and the chunk", chunks),
+        Test::new("attention never reads what was not written", unwritten),
+    ]
+}
+
+/// A pool of pages and who has which.
+struct Pages {
+    heads: Heads,
+    /// `[slots][pages_per_slot]`
+    table: Vec<i32>,
+    pages_per_slot: usize,
+    pages: usize,
+}
+
+impl Pages {
+    /// Room for `slots` slots of `pages_per_slot` pages each, handed out in a mixed order.
+    fn new(heads: Heads, slots: usize, pages_per_slot: usize) -> Self {
+        let pages = slots * pages_per_slot + 3;
+        let step = (5..).find(|step| gcd(*step, pages) == 1).expect("some step is coprime");
+        let table = (0..slots * pages_per_slot).map(|i| ((i + 1) * step % pages) as i32).collect();
+        Self { heads, table, pages_per_slot, pages }
+    }
+
+    fn layout(&self) -> PageLayout {
+        PageLayout { head_dim: self.heads.dim as u32 }
+    }
+
+    fn counts(&self, rows: &[Row]) -> Counts {
+        Counts {
+            tokens: rows.len() as u32,
+            pages_per_slot: self.pages_per_slot as u32,
+            ..Counts::default()
+        }
+    }
+
+    /// A pool of NaN.
+    fn pool(&self) -> Vec<u8> {
+        vec![0xff; self.pages * self.heads.kv * self.layout().block_bytes() as usize]
+    }
+
+    /// Bytes of the pool at which value `i` of the key and of the value of `head` stand.
+    fn places(&self, row: Row, head: usize, i: usize) -> [usize; 2] {
+        let [slot, position] = row.map(|v| v as usize);
+        let page = self.table[slot * self.pages_per_slot + position / PAGE] as usize;
+        let block = (page * self.heads.kv + head) * self.layout().block_bytes() as usize;
+        let (position, i) = ((position % PAGE) as u64, i as u64);
+        let layout = self.layout();
+        [layout.key_offset(position, i), layout.value_offset(position, i)]
+            .map(|offset| block + offset as usize)
+    }
+
+    /// Keys and values of `rows` in `pool`, `[t, g·e]` each.
+    fn read(&self, pool: &[u8], rows: &[Row]) -> [Vec<u8>; 2] {
+        let mut read = [Vec::new(), Vec::new()];
+        for row in rows {
+            for (head, i) in self.values() {
+                for (read, at) in read.iter_mut().zip(self.places(*row, head, i)) {
+                    read.extend(&pool[at..at + 2]);
+                }
+            }
+        }
+        read
+    }
+
+    /// Write keys and values `[t, g·e]` of `rows`, and zeros beside an even position, as the
+    /// kernels do.
+    fn write(&self, pool: &mut [u8], rows: &[Row], kv: [&[u8]; 2]) {
+        let width = self.heads.kv * self.heads.dim;
+        for (t, row) in rows.iter().enumerate() {
+            for (n, (head, i)) in self.values().enumerate() {
+                let from = 2 * (t * width + n);
+                let [key, value] = self.places(*row, head, i);
+                pool[key..key + 2].copy_from_slice(&kv[0][from..from + 2]);
+                pool[value..value + 2].copy_from_slice(&kv[1][from..from + 2]);
+                if row[1] % 2 == 0 {
+                    pool[value + 2..value + 4].fill(0);
+                }
+            }
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let Heads { kv, dim, .. } = self.heads;
+        (0..kv).flat_map(move |head| (0..dim).map(move |i| (head, i)))
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Positions `from .. to` of a slot.
+fn run_of(slot: i32, from: i32, to: i32) -> Vec<Row> {
+    (from..to).map(|position| [slot, position]).collect()
+}
+
+fn rope() {
+    let rows = [run_of(0, 0, 5), run_of(2, 63, 66), run_of(1, 4_000, 4_001)].concat();
+    for (heads, dim) in [(1, 2), (3, 20), (2, 64), (5, 128)] {
+        let kernel = Rope { heads: heads as u32, head_dim: dim as u32 };
+        let (x, values) = drawn(1, rows.len() * heads * dim);
+        let want = reference::rope(&values, &rows, dim, THETA, Rounding::Bf16);
+        let buffers =
+            vec![x, table(dim, 4_001), i32_bytes(rows.as_flattened()), poisoned(2 * want.len())];
+        let counts = Counts { tokens: rows.len() as u32, ..Counts::default() };
+        for (target, after) in run(&kernel, counts, &buffers) {
+            close(&kernel, &target, &after[3], &want);
+        }
+    }
+}
+
+fn table(dim: usize, positions: u32) -> Vec<u8> {
+    let table = rope_table(THETA, dim as u32, positions);
+    table.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Rows that cross page borders, begin and end on odd positions, and stand alone.
+fn mixed_rows() -> Vec<Row> {
+    [run_of(1, 61, 67), run_of(0, 0, 1), run_of(2, 127, 129), run_of(3, 5, 6), run_of(4, 0, 70)]
+        .concat()
+}
+
+fn cache_write() {
+    let rows = mixed_rows();
+    for (kv, dim) in [(1, 2), (2, 20), (3, 64), (1, 128)] {
+        let pages = Pages::new(Heads { query: kv, kv, dim }, 5, 3);
+        let kernel = CacheWrite { kv_heads: kv as u32, head_dim: dim as u32 };
+        let (k, _) = drawn(1, rows.len() * kv * dim);
+        let (v, _) = drawn(2, rows.len() * kv * dim);
+        let mut want = pages.pool();
+        let even: Vec<Row> = rows.iter().copied().filter(|row| row[1] % 2 == 0).collect();
+        let zeros = vec![0; 2 * even.len() * kv * dim];
+        pages.write(&mut want, &even, [&zeros, &zeros]);
+        pages.write(&mut want, &rows, [&k, &v]);
+        let lists = [i32_bytes(rows.as_flattened()), i32_bytes(&pages.table)];
+        let buffers = vec![k, v, lists[0].clone(), lists[1].clone(), pages.pool()];
+        for (target, after) in run(&kernel, pages.counts(&rows), &buffers) {
+            assert!(after[4] == want, "{target}, {kv} heads of {dim}");
+        }
+    }
+}
+
+fn fused_write() {
+    let rows = mixed_rows();
+    for heads in [
+        Heads { query: 2, kv: 1, dim: 2 },
+        Heads { query: 4, kv: 2, dim: 20 },
+        Heads { query: 3, kv: 3, dim: 64 },
+        Heads { query: 4, kv: 1, dim: 128 },
+    ] {
+        check_fused_write(heads, &rows);
+    }
+}
+
+fn check_fused_write(heads: Heads, rows: &[Row]) {
+    let Heads { query, kv, dim } = heads;
+    let pages = Pages::new(heads, 5, 3);
+    let (h, g, e) = (query as u32, kv as u32, dim as u32);
+    let kernel = QkNormRopeWrite { heads: h, kv_heads: g, head_dim: e, eps: 1e-6 };
+    let (qkv, values) = drawn(3, rows.len() * (query + 2 * kv) * dim);
+    let (q_norm, q_values) = drawn(4, dim);
+    let (k_norm, k_values) = drawn(5, dim);
+    let parameters =
+        QkNormRope { q_norm: &q_values, k_norm: &k_values, eps: 1e-6, theta: THETA, heads };
+    let mut cache = Cache::default();
+    let rounding = Rounding::Bf16;
+    let want = reference::qk_norm_rope_write(&values, &parameters, rows, &mut cache, rounding);
+    let stored: Vec<[Vec<f64>; 2]> =
+        rows.iter().map(|row| cache.at(*row).expect("the twin stores every row").clone()).collect();
+    let lists = [i32_bytes(rows.as_flattened()), i32_bytes(&pages.table)];
+    let [row_list, page_table] = lists;
+    let buffers = vec![
+        qkv,
+        q_norm,
+        k_norm,
+        table(dim, 129),
+        row_list,
+        page_table,
+        poisoned(2 * want.len()),
+        pages.pool(),
+    ];
+    for (target, after) in run(&kernel, pages.counts(rows), &buffers) {
+        close(&kernel, &target, &after[6], &want);
+        let got = pages.read(&after[7], rows);
+        for part in 0..2 {
+            let want: Vec<f64> = stored.iter().flat_map(|kv| kv[part].clone()).collect();
+            close(&kernel, &target, &got[part], &want);
+        }
+    }
+}
+
+/// A filled cache: every slot has positions `0 .. length`.
+struct Filled {
+    pages: Pages,
+    pool: Vec<u8>,
+    cache: Cache,
+}
+
+impl Filled {
+    fn new(heads: Heads, lengths: &[i32], scale: f32) -> Self {
+        let longest = lengths.iter().max().expect("there is a slot");
+        let pages = Pages::new(heads, lengths.len(), (*longest as usize).div_ceil(PAGE));
+        let rows: Vec<Row> =
+            lengths.iter().enumerate().flat_map(|(s, n)| run_of(s as i32, 0, *n)).collect();
+        let (k, keys) = scaled(6, rows.len() * heads.kv * heads.dim, scale);
+        let (v, values) = scaled(7, rows.len() * heads.kv * heads.dim, 1.0);
+        let mut pool = pages.pool();
+        pages.write(&mut pool, &rows, [&k, &v]);
+        let mut cache = Cache::default();
+        reference::cache_write(&mut cache, &keys, &values, &rows);
+        Self { pages, pool, cache }
+    }
+
+    fn kernel(&self) -> Attention {
+        let Heads { query, kv, dim } = self.pages.heads;
+        Attention { heads: query as u32, kv_heads: kv as u32, head_dim: dim as u32 }
+    }
+
+    fn buffers(&self, q: &[u8], rows: &[Row]) -> Vec<Vec<u8>> {
+        let lists = [i32_bytes(rows.as_flattened()), i32_bytes(&self.pages.table)];
+        let [row_list, page_table] = lists;
+        vec![q.to_vec(), self.pool.clone(), row_list, page_table, poisoned(q.len())]
+    }
+
+    fn check(&self, rows: &[Row], scale: f32) {
+        let heads = self.pages.heads;
+        let (q, values) = scaled(8, rows.len() * heads.query * heads.dim, scale);
+        let want = reference::attention(&values, &self.cache, rows, heads, Rounding::Bf16);
+        let kernel = self.kernel();
+        for (target, after) in run(&kernel, self.pages.counts(rows), &self.buffers(&q, rows)) {
+            close(&kernel, &target, &after[4], &want);
+        }
+    }
+}
+
+fn attention() {
+    let filled = Filled::new(Heads { query: 4, kv: 2, dim: 64 }, &[1, 64, 65, 200, 131], 1.0);
+    for rows in [
+        run_of(0, 0, 1),
+        run_of(1, 63, 64),
+        run_of(2, 64, 65),
+        run_of(3, 0, 200),
+        run_of(3, 60, 133),
+        [run_of(4, 130, 131), run_of(0, 0, 1), run_of(1, 12, 13), run_of(3, 199, 200)].concat(),
+        [run_of(2, 0, 65), run_of(1, 63, 64), run_of(4, 100, 131), run_of(3, 7, 8)].concat(),
+    ] {
+        filled.check(&rows, 1.0);
+    }
+}
+
+fn head_sizes() {
+    for (query, kv, dim) in
+        [(1, 1, 2), (2, 1, 20), (6, 2, 16), (16, 8, 128), (8, 1, 96), (60, 1, 32)]
+    {
+        let filled = Filled::new(Heads { query, kv, dim }, &[70, 3], 1.0);
+        filled.check(&[run_of(0, 50, 70), run_of(1, 2, 3)].concat(), 1.0);
+    }
+}
+
+fn sharp() {
+    let filled = Filled::new(Heads { query: 4, kv: 2, dim: 64 }, &[150], 8.0);
+    filled.check(&run_of(0, 0, 150), 8.0);
+}
+
+fn chunks() {
+    let filled = Filled::new(Heads { query: 4, kv: 2, dim: 64 }, &[150, 40], 1.0);
+    let rows = [run_of(0, 0, 150), run_of(1, 0, 40)].concat();
+    let width = 2 * 4 * 64;
+    let (q, _) = drawn(9, rows.len() * width / 2);
+    let kernel = filled.kernel();
+    let mut whole: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for (target, after) in run(&kernel, filled.pages.counts(&rows), &filled.buffers(&q, &rows)) {
+        whole.insert(target.name, after[4].clone());
+    }
+    for (from, to) in [(0, 1), (149, 150), (60, 70), (140, 160), (189, 190)] {
+        let part = &rows[from..to];
+        let buffers = filled.buffers(&q[from * width..to * width], part);
+        for (target, after) in run(&kernel, filled.pages.counts(part), &buffers) {
+            let want = &whole[&target.name][from * width..to * width];
+            assert!(after[4] == want, "{target}: rows {from}..{to} differ from those of the whole");
+        }
+    }
+}
+
+fn unwritten() {
+    // The pools of all tests here begin as NaN; this one also looks for them by name.
+    let filled = Filled::new(Heads { query: 2, kv: 1, dim: 20 }, &[1, 2, 33, 64], 1.0);
+    let rows = [run_of(0, 0, 1), run_of(1, 1, 2), run_of(2, 32, 33), run_of(3, 63, 64)].concat();
+    let q = bytes_of(&vec![1.0; rows.len() * 40]);
+    let kernel = filled.kernel();
+    for (target, after) in run(&kernel, filled.pages.counts(&rows), &filled.buffers(&q, &rows)) {
+        let all_numbers = bf16_values(&after[4]).iter().all(|v| v.is_finite());
+        assert!(all_numbers, "{target}, `{}`", kernel.symbol());
+    }
+}

@@ -1,0 +1,98 @@
+//! Kernels that pick, place or copy rows, against their twins.
+
+use sail_kernels::emit::run::{Counts, f32_values, i32_bytes, poisoned};
+use sail_kernels::reference;
+use sail_kernels::rows::{Columns, Embed, SelectRows, Splice, Tap};
+use sail_kernels::{Kernel, Rows};
+use sail_tests::harness::Test;
+
+use super::check::{close, drawn, run, tokens};
+
+/// Rows and widths: one, primes, whole vectors, a model's.
+const SIZES: [(usize, usize); 5] = [(1, 1), (3, 7), (17, 64), (37, 67), (19, 2048)];
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("embed gives the rows of the table that the ids name", embed),
+        Test::new("select_rows gives the rows that the index names, counted like it", select_rows),
+        Test::new("splice replaces the rows that have an image row and no other", splice),
+        Test::new("columns gives any range of columns", columns),
+        Test::new("tap gives an f32 copy", tap),
+    ]
+}
+
+fn embed() {
+    for (rows, width) in SIZES {
+        let kernel = Embed { width: width as u32 };
+        let vocabulary = 23;
+        let ids: Vec<i32> = (0..rows as i32).map(|t| t * 7 % vocabulary).collect();
+        let (table, values) = drawn(1, vocabulary as usize * width);
+        let want = reference::embed(&ids, &values, width);
+        let buffers = vec![i32_bytes(&ids), table, poisoned(2 * want.len())];
+        for (target, after) in run(&kernel, tokens(rows), &buffers) {
+            close(&kernel, &target, &after[2], &want);
+        }
+    }
+}
+
+fn select_rows() {
+    for (rows, width) in SIZES {
+        for index in [vec![rows as i32 - 1], (0..rows as i32).rev().collect()] {
+            let kernel = SelectRows { width: width as u32 };
+            let (x, values) = drawn(2, rows * width);
+            let want = reference::select_rows(&values, &index, width);
+            let buffers = vec![x, i32_bytes(&index), poisoned(2 * want.len())];
+            let counts =
+                Counts { tokens: rows as u32, outputs: index.len() as u32, ..Counts::default() };
+            for (target, after) in run(&kernel, counts, &buffers) {
+                close(&kernel, &target, &after[2], &want);
+            }
+        }
+    }
+}
+
+fn splice() {
+    for (rows, width) in SIZES {
+        let kernel = Splice { width: width as u32 };
+        let image_rows: Vec<i32> =
+            (0..rows as i32).map(|t| if t % 3 == 1 { -1 } else { t / 2 }).collect();
+        let (x, x_values) = drawn(3, rows * width);
+        let (features, values) = drawn(4, (rows / 2 + 1) * width);
+        let want = reference::splice(&x_values, &values, &image_rows, width);
+        let buffers = vec![x, features, i32_bytes(&image_rows), poisoned(2 * want.len())];
+        for (target, after) in run(&kernel, tokens(rows), &buffers) {
+            close(&kernel, &target, &after[3], &want);
+        }
+    }
+}
+
+fn columns() {
+    for (rows, width) in SIZES {
+        for (first, count) in [(0, width), (width / 3, width - width / 3), (width / 2, 1)] {
+            let kernel = Columns {
+                rows: Rows::TOKENS,
+                width: width as u32,
+                first: first as u32,
+                count: count as u32,
+            };
+            let (x, values) = drawn(5, rows * width);
+            let want = reference::columns(&values, width, first, count);
+            let buffers = vec![x, poisoned(2 * want.len())];
+            for (target, after) in run(&kernel, tokens(rows), &buffers) {
+                close(&kernel, &target, &after[1], &want);
+            }
+        }
+    }
+}
+
+fn tap() {
+    for (rows, width) in SIZES {
+        let kernel = Tap { rows: Rows::TOKENS, width: width as u32 };
+        let (x, values) = drawn(6, rows * width);
+        let buffers = vec![x, poisoned(4 * values.len())];
+        for (target, after) in run(&kernel, tokens(rows), &buffers) {
+            let got: Vec<f64> = f32_values(&after[1]).into_iter().map(f64::from).collect();
+            assert_eq!(got, reference::tap(&values), "{target}, `{}`", kernel.symbol());
+        }
+    }
+}
