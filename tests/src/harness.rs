@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sail_ir::Help;
+use sail_ir::help::report;
+
 /// Threads that independent tests are run on.
 const THREADS: usize = 2;
 
@@ -33,6 +36,11 @@ pub enum Outcome {
 /// A failure with the text of `cause`.
 pub fn failed(cause: impl Display) -> Outcome {
     Outcome::Failed(cause.to_string())
+}
+
+/// A failure with everything an error of the house says.
+pub fn told(error: impl Help) -> Outcome {
+    Outcome::Failed(report(&error))
 }
 
 impl From<()> for Outcome {

@@ -10,3 +10,4 @@ pub mod harness;
 pub mod interpreter;
 pub mod oracle;
 pub mod places;
+pub mod recorded;
