@@ -1,10 +1,17 @@
 //! The compiler: from a checked model to one `.sail` file. Start reading at `pipeline.rs`.
 
+pub mod cli;
+pub mod codes;
 pub mod dialect;
+pub mod error;
 pub mod golden;
 pub mod import;
+pub mod link;
+pub mod manifest;
 mod names;
+pub mod options;
 pub mod passes;
+pub mod pipeline;
 pub mod plan;
 pub mod rewrite;
 pub mod stage;

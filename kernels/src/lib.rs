@@ -21,3 +21,10 @@ pub mod vision;
 
 pub use kernel::{Code, EmitError, Kernel, Rows, assembly, compile, llvm_ir};
 pub use table::{KERNELS, Template, Tolerance};
+
+/// The version of LLVM that generates the code: `22.1.8`.
+#[must_use]
+pub fn llvm_version() -> String {
+    let (major, minor, patch) = inkwell::support::get_llvm_version();
+    format!("{major}.{minor}.{patch}")
+}

@@ -1,0 +1,44 @@
+//! The command line of `sailc`: one file per command.
+
+mod compile;
+mod explain;
+mod inspect;
+mod progress;
+mod synth;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Failure;
+
+/// Compile SAIL-VL2 checkpoints ahead of time.
+///
+/// `sailc compile CHECKPOINT --target host -o model.sail`, then `sail run model.sail`.
+#[derive(Debug, Parser)]
+#[command(name = "sailc", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compile a checkpoint into one `.sail` file.
+    Compile(compile::Compile),
+    /// Show what is in a checkpoint folder or in a `.sail` file.
+    Inspect(inspect::Inspect),
+    /// Say more about an error code, for example `sailc explain SC0204`.
+    Explain(explain::Explain),
+    /// Write a random checkpoint of a published size.
+    Synth(synth::Synth),
+}
+
+/// Carry out one command. What it prints on standard output is its result and nothing else.
+pub fn run(cli: &Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Compile(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Synth(command) => command.run(),
+    }
+}

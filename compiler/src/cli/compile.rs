@@ -1,0 +1,163 @@
+//! `sailc compile`: from a checkpoint folder to a `.sail` file, or to the text of a stage.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use sail_ir::artifact::Machine;
+use sail_ir::{Scheme, Target};
+use sail_models::WeightSource;
+
+use super::progress;
+use crate::error::{CompileError, Failure, boxed};
+use crate::options::Options;
+use crate::pipeline::{self, Report};
+
+/// Compile a checkpoint into one `.sail` file.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sailc compile SAIL-VL2-2B --target host -o sail2b.sail")]
+pub struct Compile {
+    /// Folder with config.json, tokenizer.json and the safetensors files.
+    checkpoint: PathBuf,
+    /// `host`, `x86-64-v3`, `x86-64-v4`, `znver4`, … with `+feature`s.
+    #[arg(long, default_value = "host")]
+    target: String,
+    /// How the weights of products are stored.
+    #[arg(long, default_value = "bf16")]
+    quant: String,
+    /// The file to write.
+    #[arg(short, long, required_unless_present_any = ["emit", "explain"])]
+    output: Option<PathBuf>,
+    /// `random:SEED` instead of the folder's weights.
+    #[arg(long)]
+    weights: Option<String>,
+    /// Longest sequence, pictures included; at most what the model was made for.
+    #[arg(long)]
+    context: Option<u32>,
+    /// Threads that pack weights and generate code.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print a stage and stop.
+    #[arg(long, value_enum)]
+    emit: Option<Emit>,
+    /// Say what a pass did and declined, and stop: `fuse`.
+    #[arg(long, value_name = "PASS")]
+    explain: Option<String>,
+    /// Do not apply this fusion rule (repeatable).
+    #[arg(long, value_name = "RULE")]
+    disable_rule: Vec<String>,
+    /// Print the module after this pass on standard error (repeatable).
+    #[arg(long, value_name = "PASS")]
+    print_ir_after: Vec<String>,
+    /// Print the time of each pass and phase on standard error.
+    #[arg(long)]
+    timings: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What can be printed instead of compiling to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    Graph,
+    Fused,
+    Packed,
+    Kernels,
+    Plan,
+    /// LLVM IR of every kernel.
+    Llvm,
+    /// Assembly of every kernel.
+    Asm,
+}
+
+impl Emit {
+    fn stage(self) -> pipeline::Emit {
+        match self {
+            Self::Graph => pipeline::Emit::Graph,
+            Self::Fused => pipeline::Emit::Fused,
+            Self::Packed => pipeline::Emit::Packed,
+            Self::Kernels => pipeline::Emit::Kernels,
+            Self::Plan => pipeline::Emit::Plan,
+            Self::Llvm => pipeline::Emit::Llvm,
+            Self::Asm => pipeline::Emit::Assembly,
+        }
+    }
+}
+
+impl Compile {
+    pub fn run(&self) -> Result<(), Failure> {
+        let start = Instant::now();
+        let options = self.options()?;
+        if let Some(emit) = self.emit {
+            let stage = emit.stage();
+            print!("{}", pipeline::emit(&self.checkpoint, &options, stage)?);
+            return Ok(());
+        }
+        if self.explain.is_some() {
+            print!("{}", pipeline::emit(&self.checkpoint, &options, pipeline::Emit::Explanation)?);
+            return Ok(());
+        }
+        let output = self.output.as_ref().expect("clap requires it here");
+        let bar = progress::bytes("weights");
+        let report = pipeline::compile(&self.checkpoint, &options, output, &mut |done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        })?;
+        bar.finish_and_clear();
+        self.print(&options, &report, start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn options(&self) -> Result<Options, Failure> {
+        let target = if self.target == "host" {
+            Machine::this().target().ok_or_else(|| boxed(CompileError::OldHost))?
+        } else {
+            Target::parse(&self.target).map_err(boxed)?
+        };
+        let scheme = self
+            .quant
+            .parse::<Scheme>()
+            .map_err(|because| boxed(CompileError::Scheme { because }))?;
+        let weights = match &self.weights {
+            Some(text) => text.parse().map_err(boxed)?,
+            None => WeightSource::Checkpoint,
+        };
+        if let Some(other) = self.explain.as_ref().filter(|pass| *pass != "fuse") {
+            return Err(boxed(CompileError::NoExplanation { pass: other.clone() }));
+        }
+        let threads = self.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        });
+        Ok(Options {
+            target,
+            scheme,
+            weights,
+            context: self.context,
+            threads,
+            disabled_rules: self.disable_rule.clone(),
+            print_ir_after: self.print_ir_after.clone(),
+            timings: self.timings,
+        })
+    }
+
+    fn print(&self, options: &Options, report: &Report, seconds: f64) {
+        let Report { bytes, kernels, code_bytes, weight_bytes } = report;
+        let Options { target, scheme, .. } = options;
+        let path = self.output.as_deref().unwrap_or_else(|| std::path::Path::new("-")).display();
+        if self.json {
+            println!(
+                "{}",
+                serde_json::json!({
+                    "schema": "sailc.compile/1", "file": path.to_string(), "bytes": bytes,
+                    "target": target, "scheme": scheme, "kernels": kernels,
+                    "code_bytes": code_bytes, "weight_bytes": weight_bytes, "seconds": seconds,
+                })
+            );
+        } else {
+            println!(
+                "wrote `{path}`: {bytes} bytes for `{target}`, {kernels} kernels ({code_bytes} bytes of code), {weight_bytes} bytes of `{scheme}` weights, {seconds:.1} s"
+            );
+        }
+    }
+}

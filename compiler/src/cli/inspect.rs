@@ -1,0 +1,119 @@
+//! `sailc inspect`: what is in a checkpoint folder.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use sail_models::spec::FeedForward;
+use sail_models::{Model, WeightSource};
+
+use crate::error::{Failure, boxed};
+
+/// Show what is in a checkpoint folder, checked as `compile` would.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: sailc inspect SAIL-VL2-2B --tensors\nFor a .sail file: sail inspect FILE"
+)]
+pub struct Inspect {
+    /// Folder with config.json, tokenizer.json and the safetensors files.
+    checkpoint: PathBuf,
+    /// Look at the configuration only, as if the weights were `random:SEED`.
+    #[arg(long)]
+    weights: Option<String>,
+    /// List every tensor.
+    #[arg(long)]
+    tensors: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub fn run(&self) -> Result<(), Failure> {
+        let source = match &self.weights {
+            Some(text) => text.parse().map_err(boxed)?,
+            None => WeightSource::Checkpoint,
+        };
+        let model = sail_models::open(&self.checkpoint, source).map_err(boxed)?;
+        if self.json {
+            self.print_json(&model)
+        } else {
+            self.print_text(&model)
+        }
+        Ok(())
+    }
+
+    fn print_text(&self, model: &Model) {
+        let spec = &model.spec;
+        let (vision, decoder) = (&spec.vision, &spec.decoder);
+        println!("{}", spec.family);
+        println!(
+            "  vision   {} layers, width {}, {} heads of {}, feed-forward {}, {} patches of {} px a tile",
+            vision.layers,
+            vision.width,
+            vision.heads,
+            vision.head_width,
+            vision.ff_width,
+            vision.patches(),
+            vision.patch_size
+        );
+        println!(
+            "  adapter  {} to {}, {} positions a tile, at most {} tiles a picture",
+            spec.adapter.in_width,
+            spec.adapter.out_width,
+            spec.adapter.tile_tokens,
+            spec.tiles_per_picture()
+        );
+        println!(
+            "  decoder  {} layers, width {}, {} query and {} kv heads of {}, {}",
+            decoder.layers(),
+            decoder.width,
+            decoder.heads,
+            decoder.kv_heads,
+            decoder.head_width,
+            feed_forward(decoder.feed_forward.first())
+        );
+        println!("  head     {:?}, vocabulary {}", decoder.head, decoder.vocab);
+        println!(
+            "  weights  {} tensors, {} bytes",
+            model.weights.tensors().len(),
+            model.weights.bytes()
+        );
+        if self.tensors {
+            for tensor in model.weights.tensors() {
+                println!("  {:?} {}", tensor.shape(), tensor.name);
+            }
+        }
+    }
+
+    fn print_json(&self, model: &Model) {
+        let spec = &model.spec;
+        let mut value = serde_json::json!({
+            "schema": "sailc.inspect/1",
+            "family": spec.family,
+            "vision": {"layers": spec.vision.layers, "width": spec.vision.width, "heads": spec.vision.heads,
+                       "ff_width": spec.vision.ff_width, "patches": spec.vision.patches()},
+            "decoder": {"layers": spec.decoder.layers(), "width": spec.decoder.width, "heads": spec.decoder.heads,
+                        "kv_heads": spec.decoder.kv_heads, "head_width": spec.decoder.head_width,
+                        "vocab": spec.decoder.vocab, "feed_forward": feed_forward(spec.decoder.feed_forward.first())},
+            "tensors": model.weights.tensors().len(),
+            "bytes": model.weights.bytes(),
+        });
+        if self.tensors {
+            let tensors = model.weights.tensors().iter();
+            value["tensor_list"] = tensors
+                .map(|tensor| serde_json::json!({"name": tensor.name, "shape": tensor.shape()}))
+                .collect();
+        }
+        println!("{value}");
+    }
+}
+
+fn feed_forward(kind: Option<&FeedForward>) -> String {
+    match kind {
+        Some(FeedForward::Dense { width }) => format!("feed-forward {width}"),
+        Some(FeedForward::Experts { count, top_k, width, .. }) => {
+            format!("{top_k} of {count} experts of {width}")
+        }
+        None => "no layers".to_owned(),
+    }
+}

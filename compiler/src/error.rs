@@ -1,0 +1,123 @@
+//! Why a compile stops, in words the person who asked can act on.
+
+use std::fmt;
+
+use sail_ir::Help;
+
+/// Any error that has a code, a hint and an exit status.
+pub type Failure = Box<dyn Help>;
+
+/// For `map_err`.
+pub fn boxed(error: impl Help + 'static) -> Failure {
+    Box::new(error)
+}
+
+/// Everything that can go wrong after the checkpoint was accepted.
+#[derive(Debug)]
+pub enum CompileError {
+    /// An op has no kernel on the target; all such ops at once.
+    NoTemplate { target: String, ops: Vec<String> },
+    /// A size does not fit what the format can hold.
+    TooLarge { what: String, size: u64 },
+    /// `--target host` on a CPU that no target of ours fits.
+    OldHost,
+    /// `--quant` names no scheme.
+    Scheme { because: String },
+    /// `--explain` of a pass that records nothing.
+    NoExplanation { pass: String },
+    /// `--context` is zero or more than the model was made for.
+    Context { asked: u32, most: u64 },
+    /// A name that no row of the rules has.
+    UnknownRule { rule: String, known: Vec<String> },
+    /// A name that no pass has.
+    UnknownPass { pass: String, known: Vec<String> },
+    /// A plan of ours breaks its own rules.
+    Plan { because: String },
+    /// A file the artifact carries cannot be read.
+    Read { path: String, because: String },
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTemplate { target, ops } => write!(
+                f,
+                "no kernel on `{target}` for {}",
+                ops.iter().map(|op| format!("`{op}`")).collect::<Vec<_>>().join(", ")
+            ),
+            Self::TooLarge { what, size } => {
+                write!(f, "`{what}` is {size}, more than the file format can hold")
+            }
+            Self::OldHost => write!(
+                f,
+                "there is no target for this machine\n  because its CPU lacks features of `x86-64-v3`"
+            ),
+            Self::Scheme { because } => {
+                write!(f, "`--quant` is not understood\n  because {because}")
+            }
+            Self::NoExplanation { pass } => {
+                write!(f, "pass `{pass}` has nothing to explain")
+            }
+            Self::Context { asked, most } => write!(
+                f,
+                "a context of {asked} positions is not possible\n  because the model was made for 1 to {most}"
+            ),
+            Self::UnknownRule { rule, .. } => write!(f, "there is no fusion rule `{rule}`"),
+            Self::UnknownPass { pass, .. } => write!(f, "there is no pass `{pass}`"),
+            Self::Plan { because } => {
+                write!(f, "the plan is not sound\n  because {because}")
+            }
+            Self::Read { path, because } => {
+                write!(f, "cannot read `{path}`\n  because {because}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+impl Help for CompileError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoTemplate { .. } => "SC0310",
+            Self::TooLarge { .. } => "SC0311",
+            Self::OldHost => "SC0302",
+            Self::Scheme { .. } => "SC0303",
+            Self::NoExplanation { .. } => "SC0304",
+            Self::Context { .. } => "SC0305",
+            Self::UnknownRule { .. } => "SC0306",
+            Self::UnknownPass { .. } => "SC0307",
+            Self::Read { .. } => "SC0308",
+            Self::Plan { .. } => "SC0312",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let list = |names: &[String]| {
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::OldHost => {
+                Some("name a target with `--target`; `x86-64-v3` is the lowest".to_owned())
+            }
+            Self::NoExplanation { .. } => {
+                Some("`--explain fuse` says which rules fired".to_owned())
+            }
+            Self::UnknownRule { known, .. } => Some(format!("rules are {}", list(known))),
+            Self::UnknownPass { known, .. } => Some(format!("passes are {}", list(known))),
+            Self::Plan { .. } => {
+                Some("this is a defect of the compiler; please report it".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoTemplate { .. } | Self::TooLarge { .. } | Self::Read { .. } => 3,
+            Self::OldHost => 4,
+            Self::Plan { .. } => 101,
+            _ => 2,
+        }
+    }
+}

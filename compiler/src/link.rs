@@ -1,0 +1,72 @@
+//! Plan, code and weights become one file, written once from front to back.
+//!
+//! Weights are packed a piece at a time by worker threads and written in order, so memory stays at
+//! a few pieces whatever the size of the model, and the bytes do not depend on the threads.
+
+mod ordered;
+mod pieces;
+
+use std::path::Path;
+
+use sail_ir::artifact::{ArtifactWriter, Manifest, SectionKind};
+use sail_ir::id::Id;
+use sail_models::Model;
+
+use crate::error::{Failure, boxed};
+use crate::plan::weights::Source;
+use pieces::Piece;
+
+/// What goes into the file beside the manifest.
+pub struct Parts<'a> {
+    pub code: &'a [u8],
+    /// In the order of the plan's weights.
+    pub sources: &'a [Source],
+    /// Texts and weights.
+    pub model: &'a Model,
+}
+
+/// Write the artifact to `path`; its size in bytes.
+///
+/// `progress` is told the bytes of the weights section written so far, and of all of it.
+///
+/// Refuses what the file system refuses; nothing is left under `path` then.
+pub fn assemble(
+    parts: &Parts<'_>,
+    manifest: Manifest,
+    path: &Path,
+    threads: usize,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<u64, Failure> {
+    let mut writer = ArtifactWriter::create(path).map_err(boxed)?;
+    writer
+        .whole_section(SectionKind::Tokenizer, parts.model.tokenizer.as_bytes())
+        .map_err(boxed)?;
+    writer.whole_section(SectionKind::Code, parts.code).map_err(boxed)?;
+    if let Some(template) = &parts.model.chat_template {
+        writer.whole_section(SectionKind::ChatTemplate, template.as_bytes()).map_err(boxed)?;
+    }
+
+    let rows = &manifest.plan.weights;
+    let all = rows.iter().map(|(_, row)| row.offset + row.bytes).max().unwrap_or(0);
+    let pieces: Vec<Piece<'_>> = parts
+        .sources
+        .iter()
+        .enumerate()
+        .flat_map(|(index, source)| pieces::of(Id::new(index), source))
+        .collect();
+    let mut section = writer.section(SectionKind::Weights).map_err(boxed)?;
+    let pack = |piece: &Piece<'_>| piece.pack(&parts.model.weights);
+    ordered::map(&pieces, threads, pack, |piece, bytes| {
+        let bytes = bytes.map_err(boxed)?;
+        if piece.is_first() {
+            let offset = section.align().map_err(boxed)?;
+            let planned = rows[piece.weight].offset;
+            assert_eq!(offset, planned, "broken invariant `link.offsets`: weight {}", piece.weight);
+        }
+        section.put(&bytes).map_err(boxed)?;
+        progress(section.position(), all);
+        Ok::<(), Failure>(())
+    })?;
+    section.finish().map_err(boxed)?;
+    writer.finish(manifest).map_err(boxed)
+}

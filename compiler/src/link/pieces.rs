@@ -1,0 +1,115 @@
+//! Pieces of the weights section: runs of panels or rows, each packed on its own.
+
+use sail_ir::id::WeightId;
+use sail_kernels::attention::rope_table;
+use sail_kernels::packing::pack_panel;
+use sail_models::{ModelError, Weights};
+
+use crate::plan::weights::{Packed, Source};
+
+/// Bytes of a piece, about: enough to be worth a thread, little enough for several at once.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// A run of the bytes of one weight.
+#[derive(Debug, Clone)]
+pub struct Piece<'a> {
+    pub weight: WeightId,
+    source: &'a Source,
+    /// Units: panels of all experts, rows of all paths, or positions.
+    first: u64,
+    count: u64,
+}
+
+/// The pieces of one weight, in order.
+pub fn of(weight: WeightId, source: &Source) -> Vec<Piece<'_>> {
+    let (units, unit_bytes) = match source {
+        Source::Packed(packed) => (packed.panels().count(), packed.panel_bytes()),
+        Source::Plain { dims, .. } => (dims[0], dims[1..].iter().product::<u64>() * 2),
+        Source::RopeTable { .. } => (1, source.bytes()), // some megabytes at most
+    };
+    let per_piece = (PIECE_BYTES / unit_bytes.max(1)).max(1);
+    (0..units.div_ceil(per_piece))
+        .map(|index| {
+            let first = index * per_piece;
+            Piece { weight, source, first, count: per_piece.min(units - first) }
+        })
+        .collect()
+}
+
+impl Piece<'_> {
+    /// Does the weight begin with this piece?
+    pub fn is_first(&self) -> bool {
+        self.first == 0
+    }
+
+    /// The bytes of the piece.
+    ///
+    /// Refuses a checkpoint that can no longer be read.
+    pub fn pack(&self, weights: &Weights) -> Result<Vec<u8>, ModelError> {
+        match self.source {
+            Source::Packed(packed) => self.panels(packed, weights),
+            Source::Plain { paths, dims } => self.rows(paths, dims, weights),
+            Source::RopeTable { positions, head_dim, theta } => {
+                let (head_dim, positions) = (narrow32(*head_dim), narrow32(*positions));
+                let table = rope_table(*theta, head_dim, positions);
+                Ok(table.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
+        }
+    }
+
+    fn panels(&self, packed: &Packed, weights: &Weights) -> Result<Vec<u8>, ModelError> {
+        let rows_of = |path: &String| match weights.tensor(path) {
+            Some(tensor) => tensor.rows().0,
+            None => panic!("broken invariant `link.known`: no tensor `{path}`"),
+        };
+        let panels = packed.panels_of(&packed.paths.iter().map(rows_of).collect::<Vec<_>>());
+        let panel_bytes = narrow(packed.panel_bytes());
+        let mut bytes = vec![0; panel_bytes * narrow(self.count)];
+        let row_bytes = narrow(packed.k * 2);
+        let mut buffer = vec![0; row_bytes * packed.panel_width as usize];
+        for (panel, out) in (self.first..).zip(bytes.chunks_exact_mut(panel_bytes)) {
+            let sources = panels.sources(panel);
+            for (source, row) in sources.iter().zip(buffer.chunks_exact_mut(row_bytes)) {
+                if let Some(source) = source {
+                    weights.rows(&packed.paths[source.path], source.row, 1, row)?;
+                }
+            }
+            let rows = sources.iter().zip(buffer.chunks_exact(row_bytes));
+            let rows: Vec<Option<&[u8]>> = rows.map(|(source, row)| source.map(|_| row)).collect();
+            pack_panel(packed.scheme, narrow(packed.k), &rows, out);
+        }
+        Ok(bytes)
+    }
+
+    fn rows(
+        &self,
+        paths: &[String],
+        dims: &[u64],
+        weights: &Weights,
+    ) -> Result<Vec<u8>, ModelError> {
+        let [path] = paths else { panic!("broken invariant `link.plain_one`: {paths:?}") };
+        let row_bytes = dims[1..].iter().product::<u64>() * 2;
+        let mut bytes = vec![0; narrow(row_bytes * self.count)];
+        let tensor =
+            weights.tensor(path).unwrap_or_else(|| panic!("broken invariant `link.known`: {path}"));
+        let (rows, elements) = tensor.rows();
+        // The checkpoint may group its elements otherwise (a leading 1, a convolution's window).
+        let (first, count) = (self.first * row_bytes / 2, self.count * row_bytes / 2);
+        if first % elements == 0 && count % elements == 0 {
+            weights.rows(path, first / elements, count / elements, &mut bytes)?;
+            return Ok(bytes);
+        }
+        let mut whole = vec![0; narrow(rows * elements * 2)];
+        weights.rows(path, 0, rows, &mut whole)?;
+        bytes.copy_from_slice(&whole[narrow(first * 2)..][..narrow(count * 2)]);
+        Ok(bytes)
+    }
+}
+
+fn narrow(size: u64) -> usize {
+    usize::try_from(size).expect("an address space holds what a file holds")
+}
+
+fn narrow32(size: u64) -> u32 {
+    u32::try_from(size).expect("sizes of kernels fit u32")
+}

@@ -1,0 +1,55 @@
+//! What the person who compiles has asked for.
+
+use sail_ir::{Scheme, Target};
+use sail_models::WeightSource;
+
+/// Options of one compile. Only `target`, `scheme`, `weights`, `context` and `disabled_rules`
+/// change the artifact.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub target: Target,
+    pub scheme: Scheme,
+    pub weights: WeightSource,
+    /// Longest sequence; the model's own limit or [`DEFAULT_CONTEXT`], if that is less, by default.
+    pub context: Option<u32>,
+    pub threads: usize,
+    /// Fusion rules that are not applied, by name.
+    pub disabled_rules: Vec<String>,
+    /// Passes after which the module is printed on standard error, by name.
+    pub print_ir_after: Vec<String>,
+    /// Print the time of each pass on standard error.
+    pub timings: bool,
+}
+
+/// Longest sequence unless asked otherwise: what the model was tuned with.
+pub const DEFAULT_CONTEXT: u32 = 16_384;
+
+impl Options {
+    /// Everything at its default for `target`.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            scheme: Scheme::Bf16,
+            weights: WeightSource::Checkpoint,
+            context: None,
+            threads: 1,
+            disabled_rules: Vec::new(),
+            print_ir_after: Vec::new(),
+            timings: false,
+        }
+    }
+
+    /// Options that changed the artifact, as `--name=value`, for the artifact.
+    #[must_use]
+    pub fn echo(&self) -> Vec<String> {
+        let mut echo =
+            vec![format!("--target={}", self.target), format!("--quant={}", self.scheme)];
+        if let WeightSource::Random { seed } = self.weights {
+            echo.push(format!("--weights=random:{seed}"));
+        }
+        echo.extend(self.context.map(|context| format!("--context={context}")));
+        echo.extend(self.disabled_rules.iter().map(|rule| format!("--disable-rule={rule}")));
+        echo
+    }
+}

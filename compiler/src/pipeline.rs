@@ -1,0 +1,160 @@
+//! The whole compiler, in the order it runs. Start reading here.
+
+use std::path::Path;
+
+use sail_ir::id::{Id, KernelId};
+use sail_models::Model;
+
+use crate::error::{CompileError, Failure, boxed};
+use crate::options::Options;
+use crate::passes::{Passes, Settings};
+use crate::plan::build::{self, Bounds, Draft};
+use crate::stage::{Fused, Graph, Kernels, Module, Packed};
+use crate::{dialect, import, link, manifest, plan};
+
+/// Compile the checkpoint in `dir` into the file `output`.
+///
+/// Reads tensor bytes only in the last step, some panels at a time: memory stays at some megabytes
+/// above the mapped checkpoint, whatever the size of the model. `progress` is told the bytes of
+/// weights written so far, and of all.
+///
+/// Refuses what [`sail_models::open`] refuses, options the model has no room for, and what the file
+/// system refuses; `output` is then as it was.
+pub fn compile(
+    dir: &Path,
+    options: &Options,
+    output: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report, Failure> {
+    let model = sail_models::open(dir, options.weights).map_err(boxed)?; // checked files
+    let context = dialect::context();
+    let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
+
+    let graph: Module<Graph> = import::graph(&context, &model.spec); // what the model says
+    let fused: Module<Fused> = passes.fuse(graph); // fewer, larger ops
+    let packed: Module<Packed> = passes.quantize(fused); // types of weights change
+    let kernels: Module<Kernels> = passes.lower(packed); // one op, one step
+
+    report_passes(&passes, options);
+    let mut draft: Draft = build::draft(&kernels, &options.target, &bounds).map_err(boxed)?; // buffers, order, configs
+    let code = draft.emit(options)?; // machine code, each distinct kernel once
+    let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model: &model };
+    let manifest = manifest::manifest(&model, options, draft.plan.clone());
+    let bytes = link::assemble(&parts, manifest, output, options.threads, progress)?;
+    Ok(Report::new(&draft, &code, bytes))
+}
+
+/// The text of a stage, without going further.
+pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure> {
+    let model: Model = sail_models::open(dir, options.weights).map_err(boxed)?;
+    let context = dialect::context();
+    let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
+    let graph = import::graph(&context, &model.spec);
+    if what == Emit::Graph {
+        return Ok(graph.text());
+    }
+    let fused = passes.fuse(graph);
+    match what {
+        Emit::Fused => return Ok(fused.text()),
+        Emit::Explanation => return Ok(passes.explanation()),
+        _ => {}
+    }
+    let packed = passes.quantize(fused);
+    if what == Emit::Packed {
+        return Ok(packed.text());
+    }
+    let kernels = passes.lower(packed);
+    if what == Emit::Kernels {
+        return Ok(kernels.text());
+    }
+    let draft = build::draft(&kernels, &options.target, &bounds).map_err(boxed)?;
+    match what {
+        Emit::Plan => plan::text::checked(&context, &draft.plan).map_err(boxed),
+        Emit::Llvm => draft.print(|kernel| sail_kernels::llvm_ir(kernel, &options.target)),
+        _ => draft.print(|kernel| sail_kernels::assembly(kernel, &options.target)),
+    }
+}
+
+fn settings(options: &Options, bounds: &Bounds) -> Settings {
+    Settings {
+        scheme: options.scheme,
+        positions: u64::from(bounds.max_positions),
+        disabled_rules: options.disabled_rules.clone(),
+        print_after: options.print_ir_after.clone(),
+    }
+}
+
+/// What `--print-ir-after` and `--timings` asked for, on standard error.
+fn report_passes(passes: &Passes, options: &Options) {
+    let watch = passes.watch();
+    for (pass, text) in &watch.printed {
+        eprintln!("// after {pass}\n{text}");
+    }
+    if options.timings {
+        for (pass, time) in &watch.times {
+            eprintln!("{:>9.3} ms  pass {pass}", time.as_secs_f64() * 1e3);
+        }
+    }
+}
+
+/// What [`emit`] can give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emit {
+    Graph,
+    Fused,
+    Packed,
+    Kernels,
+    Plan,
+    /// LLVM IR of every kernel.
+    Llvm,
+    /// Assembly of every kernel.
+    Assembly,
+    /// What the fusion rules did and declined.
+    Explanation,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub bytes: u64,
+    pub kernels: usize,
+    pub code_bytes: u64,
+    pub weight_bytes: u64,
+}
+
+impl Report {
+    fn new(draft: &Draft, code: &sail_kernels::Code, bytes: u64) -> Self {
+        Self {
+            bytes,
+            kernels: draft.kernels.len(),
+            code_bytes: code.bytes.len() as u64,
+            weight_bytes: draft.plan.weights.iter().map(|(_, weight)| weight.bytes).sum(),
+        }
+    }
+}
+
+impl Draft {
+    /// Generate the code and note in the plan where each kernel starts.
+    fn emit(&mut self, options: &Options) -> Result<sail_kernels::Code, Failure> {
+        let kernels: Vec<_> = self.kernels.iter().map(AsRef::as_ref).collect();
+        let code =
+            sail_kernels::compile(&kernels, &options.target, options.threads).map_err(boxed)?;
+        for (index, offset) in code.offsets.iter().enumerate() {
+            self.plan.kernels[KernelId::new(index)].offset = *offset;
+        }
+        self.plan
+            .verify()
+            .map_err(|error| boxed(CompileError::Plan { because: error.to_string() }))?;
+        Ok(code)
+    }
+
+    fn print(
+        &self,
+        text: impl Fn(&dyn sail_kernels::Kernel) -> Result<String, sail_kernels::EmitError>,
+    ) -> Result<String, Failure> {
+        let texts = self.kernels.iter().map(|kernel| text(kernel.as_ref()));
+        Ok(texts.collect::<Result<Vec<_>, _>>().map_err(boxed)?.join("\n"))
+    }
+}

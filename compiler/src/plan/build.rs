@@ -1,0 +1,477 @@
+//! Builds the plan of every function of a `kernels` module: buffers, steps, waits, launches.
+//!
+//! One op becomes one step: the kernel and its config are chosen in [`super::choose`], the arena
+//! is laid out in [`super::place`], the waits are found in [`super::order`].
+
+use std::collections::{BTreeMap, HashMap};
+
+use sail_ir::id::{BufferId, Id, IdVec, KernelId, StepId};
+use sail_ir::plan::{
+    Affine, Buffer, CacheSpec, ControlField, Count, Function, Grid, Kernel as PlannedKernel,
+    Launch, Place, Plan, Port, Step,
+};
+use sail_ir::shape::{Dim, Type};
+use sail_ir::target::Target;
+use sail_kernels::Kernel;
+use sail_models::ModelSpec;
+
+use super::choose::{self, Argument, Chosen, Scope};
+use super::flat::{self, FunctionView, OpView, ValueId};
+use super::label;
+use super::order::{Accesses, Span, waits};
+use super::place::{Request, place, reserved};
+use super::weights::{Source, WeightTable};
+use crate::error::CompileError;
+use crate::options::{DEFAULT_CONTEXT, Options};
+use crate::stage::{Kernels, Module};
+
+/// Bounds and counts that the model and the options fix for all functions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// Size classes of `prefill`, ascending.
+    pub prefill: Vec<u32>,
+    /// Batch buckets of `decode`, ascending.
+    pub decode: Vec<u32>,
+    /// Image tiles of one call of `vision`, ascending.
+    pub vision: Vec<u32>,
+    /// Logits rows of one `prefill`.
+    pub max_outputs: u32,
+    pub max_positions: u32,
+}
+
+impl Bounds {
+    /// The bounds for `spec`. Refuses a context that the model was not made for.
+    pub fn new(spec: &ModelSpec, options: &Options) -> Result<Self, CompileError> {
+        let most = spec.decoder.max_positions;
+        let context = options.context.unwrap_or_else(|| {
+            u32::try_from(most).map_or(DEFAULT_CONTEXT, |most| most.min(DEFAULT_CONTEXT))
+        });
+        if context == 0 || u64::from(context) > most {
+            return Err(CompileError::Context { asked: context, most });
+        }
+        let tiles = spec.tiles_per_picture();
+        let tiles = u32::try_from(tiles)
+            .map_err(|_| CompileError::TooLarge { what: "tiles".to_owned(), size: tiles })?;
+        Ok(Self {
+            prefill: vec![16, 64, 128, 256, 512],
+            decode: vec![1, 2, 4, 8],
+            vision: (1..=tiles).collect(),
+            max_outputs: 8,
+            max_positions: context,
+        })
+    }
+}
+
+/// A plan whose kernels have no code yet.
+pub struct Draft {
+    pub plan: Plan,
+    /// In the order of `plan.kernels`.
+    pub kernels: Vec<Box<dyn Kernel>>,
+    /// In the order of `plan.weights`.
+    pub sources: Vec<Source>,
+}
+
+/// Plan all functions of a module.
+///
+/// Refuses an op that has no template on the target.
+pub fn draft(
+    module: &Module<'_, Kernels>,
+    target: &Target,
+    bounds: &Bounds,
+) -> Result<Draft, CompileError> {
+    build(&flat::functions(module), target, bounds)
+}
+
+fn build(
+    functions: &[FunctionView],
+    target: &Target,
+    bounds: &Bounds,
+) -> Result<Draft, CompileError> {
+    let mut shared = Shared::default();
+    let mut planned = Vec::with_capacity(functions.len());
+    for view in functions {
+        planned.push(FunctionBuilder::new(view, target, bounds, &mut shared).run()?);
+    }
+    let cache = cache_spec(functions, bounds)?;
+    let Shared { kernels, rows, weights, .. } = shared;
+    let (weight_rows, sources) = weights.finish();
+    let plan = Plan { functions: planned, kernels: rows, weights: weight_rows, cache };
+    Ok(Draft { plan, kernels, sources })
+}
+
+/// What functions have in common: a kernel is emitted once, a weight stored once.
+#[derive(Default)]
+struct Shared {
+    kernels: Vec<Box<dyn Kernel>>,
+    rows: IdVec<KernelId, PlannedKernel>,
+    by_symbol: HashMap<String, KernelId>,
+    weights: WeightTable,
+}
+
+impl Shared {
+    fn kernel(&mut self, kernel: Box<dyn Kernel>, arguments: &[Argument]) -> KernelId {
+        let symbol = kernel.symbol();
+        if let Some(id) = self.by_symbol.get(&symbol) {
+            return *id;
+        }
+        let narrow = |count: usize| u32::try_from(count).expect("kernels take few pointers");
+        let written = |argument: &Argument| matches!(argument, Argument::Result(_) | Argument::Tap);
+        let writes: Vec<u32> =
+            (0..arguments.len()).filter(|at| written(&arguments[*at])).map(narrow).collect();
+        assert_eq!(writes, kernel.writes(), "broken invariant `plan.writes`: `{symbol}`");
+        let id = self.rows.push(PlannedKernel {
+            symbol: symbol.clone(),
+            family: kernel.family().to_owned(),
+            offset: 0,
+            arguments: narrow(arguments.len()),
+            writes,
+        });
+        self.kernels.push(kernel);
+        self.by_symbol.insert(symbol, id);
+        id
+    }
+}
+
+struct FunctionBuilder<'a> {
+    view: &'a FunctionView,
+    target: &'a Target,
+    bounds: &'a Bounds,
+    shared: &'a mut Shared,
+    /// What the size class bounds.
+    count: Count,
+    counts: Vec<Option<Count>>,
+    buffers: IdVec<BufferId, Buffer>,
+    /// The buffer that holds a value, once its producer (or the caller) is known.
+    of_value: Vec<Option<BufferId>>,
+    page_table: Option<BufferId>,
+    steps: IdVec<StepId, Step>,
+    accesses: Vec<StepAccess>,
+    workspace_bytes: u64,
+    place_name: label::Namer,
+}
+
+/// Buffers a step reads and writes.
+#[derive(Default)]
+struct StepAccess {
+    reads: Vec<BufferId>,
+    writes: Vec<BufferId>,
+}
+
+impl<'a> FunctionBuilder<'a> {
+    fn new(
+        view: &'a FunctionView,
+        target: &'a Target,
+        bounds: &'a Bounds,
+        shared: &'a mut Shared,
+    ) -> Self {
+        let count = if view.name.starts_with("vision") { Count::Images } else { Count::Tokens };
+        Self {
+            view,
+            target,
+            bounds,
+            shared,
+            count,
+            counts: vec![None; view.values.len()],
+            buffers: IdVec::new(),
+            of_value: vec![None; view.values.len()],
+            page_table: None,
+            steps: IdVec::new(),
+            accesses: Vec::new(),
+            workspace_bytes: 0,
+            place_name: label::Namer::default(),
+        }
+    }
+
+    fn run(mut self) -> Result<Function, CompileError> {
+        self.arguments();
+        for op in &self.view.ops {
+            self.op(op)?;
+        }
+        let arena_bytes = self.place_arena();
+        self.find_waits();
+        let classes = match (self.count, self.view.name.as_str()) {
+            (Count::Images, _) => self.bounds.vision.clone(),
+            (_, "decode") => self.bounds.decode.clone(),
+            _ => self.bounds.prefill.clone(),
+        };
+        let launches =
+            vec![Launch { rank: 0, steps: [StepId::new(0), StepId::new(self.steps.len())] }];
+        Ok(Function {
+            name: self.view.name.clone(),
+            count: self.count,
+            classes,
+            max_outputs: self.max_outputs(),
+            arena_bytes,
+            workspace_bytes: self.workspace_bytes,
+            buffers: self.buffers,
+            steps: self.steps,
+            launches,
+        })
+    }
+
+    fn max_outputs(&self) -> u32 {
+        match self.view.name.as_str() {
+            "decode" => self.bounds.decode.last().copied().unwrap_or(1),
+            _ => self.bounds.max_outputs,
+        }
+    }
+
+    fn arguments(&mut self) {
+        for value in &self.view.arguments {
+            let name = self.view.values[*value].name.as_str();
+            let (place, count) = match name {
+                "pixels" => (Place::Port { port: Port::Pixels }, Count::Images),
+                "features" => (Place::Port { port: Port::Features }, Count::Images),
+                "ids" => (Place::Control { field: ControlField::Ids }, Count::Tokens),
+                "rows" => (Place::Control { field: ControlField::Rows }, Count::Tokens),
+                "image_rows" => (Place::Control { field: ControlField::ImageRows }, Count::Tokens),
+                "outputs" => (Place::Control { field: ControlField::OutputRows }, Count::Outputs),
+                other => panic!("broken invariant `plan.arguments`: unknown argument `{other}`"),
+            };
+            self.counts[*value] = Some(count);
+            let buffer = self.buffer_of(*value, place);
+            self.of_value[*value] = Some(buffer);
+        }
+    }
+
+    /// A buffer for `value`, with the bytes its type and count ask for.
+    fn buffer_of(&mut self, value: ValueId, place: Place) -> BufferId {
+        let view = &self.view.values[value];
+        let count = self.counts[value];
+        let (dims, dtype) = match &view.ty {
+            Type::Tensor { dims, dtype } => (dims.clone(), *dtype),
+            other => panic!("broken invariant `plan.tensor`: `{}` is `{other}`", view.name),
+        };
+        let row_dims: Vec<u64> = dims
+            .iter()
+            .filter_map(|dim| match dim {
+                Dim::Fixed(size) => Some(*size),
+                Dim::Counted => None,
+            })
+            .collect();
+        let row_bytes = row_dims.iter().product::<u64>() * dtype.bytes();
+        let bytes = match count {
+            None => Affine { per_row: 0, fixed: row_bytes },
+            Some(count) if count == self.count || matches!(place, Place::Port { .. }) => {
+                Affine { per_row: row_bytes, fixed: 0 }
+            }
+            Some(_) => Affine { per_row: 0, fixed: row_bytes * u64::from(self.max_outputs()) },
+        };
+        self.buffers.push(Buffer { name: view.name.clone(), place, dtype, bytes, row_dims, count })
+    }
+
+    fn op(&mut self, op: &OpView) -> Result<(), CompileError> {
+        let count = op.operands.get(op.op.rows_of).and_then(|value| self.counts[*value]);
+        for result in &op.results {
+            if self.view.values[*result].ty.is_counted() {
+                self.counts[*result] = count;
+            }
+        }
+        let scope = Scope { view: self.view, op, counts: &self.counts, target: self.target };
+        match choose::choose(&scope)? {
+            Chosen::Weight(source) => {
+                let layout = source.layout();
+                let (id, bytes) = self.shared.weights.add(source);
+                let value = op.results[0];
+                let buffer = self.buffers.push(Buffer {
+                    name: self.view.values[value].name.clone(),
+                    place: Place::Weight { weight: id },
+                    dtype: layout.dtype,
+                    bytes: Affine { per_row: 0, fixed: bytes },
+                    row_dims: layout.dims,
+                    count: None,
+                });
+                self.of_value[value] = Some(buffer);
+            }
+            Chosen::Cache { layer } => {
+                let value = op.results[0];
+                let buffer = self.buffers.push(Buffer {
+                    name: self.view.values[value].name.clone(),
+                    place: Place::Cache { layer },
+                    dtype: sail_ir::DType::Bf16,
+                    bytes: Affine::default(), // the pool is sized at load
+                    row_dims: Vec::new(),
+                    count: None,
+                });
+                self.of_value[value] = Some(buffer);
+            }
+            Chosen::Step { kernel, arguments } => self.step(op, kernel, &arguments),
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, op: &OpView, kernel: Box<dyn Kernel>, arguments: &[Argument]) {
+        for result in &op.results {
+            self.of_value[*result] = Some(self.result_buffer(op, *result));
+        }
+        let mut access = StepAccess::default();
+        let mut buffers = Vec::with_capacity(arguments.len());
+        for argument in arguments {
+            let buffer = match argument {
+                Argument::Operand(index) => {
+                    let buffer = self.of_value[op.operands[*index]].unwrap_or_else(|| {
+                        panic!("broken invariant `plan.defined`: {}", op.op.name)
+                    });
+                    access.reads.push(buffer);
+                    buffer
+                }
+                Argument::Result(index) => {
+                    let buffer = self.of_value[op.results[*index]].expect("made above");
+                    access.writes.push(buffer);
+                    buffer
+                }
+                Argument::PageTable => self.page_table(),
+                Argument::Tap => {
+                    let buffer = self.tap_buffer(op);
+                    access.writes.push(buffer);
+                    buffer
+                }
+            };
+            buffers.push(buffer);
+        }
+        self.workspace_bytes = self.workspace_bytes.max(kernel.workspace_bytes());
+        let (grid, cost): (Grid, _) = (kernel.grid(), kernel.cost());
+        let label = self.place_name.label(self.view, op);
+        let kernel = self.shared.kernel(kernel, arguments);
+        self.steps.push(Step { label, kernel, arguments: buffers, grid, waits: Vec::new(), cost });
+        self.accesses.push(access);
+    }
+
+    /// Where a result goes: a cache is written in place, a returned value to its port, all else to
+    /// the arena (its offset is found when everything is known).
+    fn result_buffer(&mut self, op: &OpView, value: ValueId) -> BufferId {
+        if matches!(self.view.values[value].ty, Type::Cache { .. }) {
+            let source = op
+                .operands
+                .iter()
+                .find(|operand| matches!(self.view.values[**operand].ty, Type::Cache { .. }))
+                .expect("an op that yields a cache takes one");
+            return self.of_value[*source].expect("a cache is defined before it is written");
+        }
+        let tapped = self.view.name.ends_with(".taps");
+        let place =
+            if self.view.returns.contains(&value) && !(tapped && self.count == Count::Tokens) {
+                let port = if self.count == Count::Images { Port::Features } else { Port::Logits };
+                Place::Port { port }
+            } else {
+                Place::Arena { offset: Affine::default() }
+            };
+        self.buffer_of(value, place)
+    }
+
+    fn tap_buffer(&mut self, op: &OpView) -> BufferId {
+        let value = op.operands[0];
+        let name = match op.attributes.get("name") {
+            Some(sail_ir::op::Attribute::Text(name)) => name.clone(),
+            other => panic!("broken invariant `tap.name`: {other:?}"),
+        };
+        let id = self.buffer_of(value, Place::Tap { name });
+        let buffer = &mut self.buffers[id];
+        buffer.bytes.per_row *= 4 / buffer.dtype.bytes();
+        buffer.bytes.fixed *= 4 / buffer.dtype.bytes();
+        buffer.dtype = sail_ir::DType::F32;
+        id
+    }
+
+    fn page_table(&mut self) -> BufferId {
+        if let Some(buffer) = self.page_table {
+            return buffer;
+        }
+        let buffer = self.buffers.push(Buffer {
+            name: "page_table".to_owned(),
+            place: Place::Control { field: ControlField::PageTable },
+            dtype: sail_ir::DType::I32,
+            bytes: Affine::default(), // slots and pages are chosen at load
+            row_dims: Vec::new(),
+            count: None,
+        });
+        self.page_table = Some(buffer);
+        buffer
+    }
+
+    fn place_arena(&mut self) -> Affine {
+        let mut alive: BTreeMap<BufferId, (usize, usize)> = BTreeMap::new();
+        for (step, access) in self.accesses.iter().enumerate() {
+            for buffer in access.reads.iter().chain(&access.writes) {
+                if matches!(self.buffers[*buffer].place, Place::Arena { .. }) {
+                    alive.entry(*buffer).or_insert((step, step)).1 = step;
+                }
+            }
+        }
+        let requests: Vec<Request> = alive
+            .iter()
+            .map(|(buffer, (first, last))| {
+                let bytes = self.buffers[*buffer].bytes;
+                let bytes =
+                    Affine { per_row: reserved(bytes.per_row), fixed: reserved(bytes.fixed) };
+                Request { bytes, alive: *first..=*last }
+            })
+            .collect();
+        let placement = place(&requests);
+        for (buffer, offset) in alive.keys().zip(placement.offsets) {
+            self.buffers[*buffer].place = Place::Arena { offset };
+        }
+        placement.arena_bytes
+    }
+
+    fn find_waits(&mut self) {
+        let spans = |buffers: &[BufferId]| buffers.iter().map(|id| self.span(*id)).collect();
+        let accesses: Vec<Accesses> = self
+            .accesses
+            .iter()
+            .map(|access| Accesses { reads: spans(&access.reads), writes: spans(&access.writes) })
+            .collect();
+        for (step, earlier) in waits(&accesses).into_iter().enumerate() {
+            self.steps[StepId::new(step)].waits = earlier.into_iter().map(StepId::new).collect();
+        }
+    }
+
+    /// The bytes of a buffer, as far as two buffers can share them.
+    fn span(&self, id: BufferId) -> Span {
+        const GROWING: u64 = 0;
+        const FIXED: u64 = 1;
+        const CACHES: u64 = 2;
+        let buffer = &self.buffers[id];
+        let whole = |storage| Span { storage, start: 0, end: u64::MAX };
+        let others = CACHES + 1_000_000;
+        match &buffer.place {
+            Place::Arena { offset } if buffer.bytes.per_row > 0 => Span {
+                storage: GROWING,
+                start: offset.per_row,
+                end: offset.per_row + reserved(buffer.bytes.per_row),
+            },
+            Place::Arena { offset } => Span {
+                storage: FIXED,
+                start: offset.fixed,
+                end: offset.fixed + reserved(buffer.bytes.fixed),
+            },
+            Place::Cache { layer } => whole(CACHES + u64::from(*layer)),
+            _ => whole(others + u64::from(id.0)),
+        }
+    }
+}
+
+fn cache_spec(functions: &[FunctionView], bounds: &Bounds) -> Result<CacheSpec, CompileError> {
+    let mut layers = 0;
+    let mut sizes = (0, 0);
+    for view in functions {
+        for op in view.ops.iter().filter(|op| op.op.name == "cache") {
+            let Type::Cache { kv_heads, head_dim } = &view.values[op.results[0]].ty else {
+                panic!("broken invariant `cache.type`");
+            };
+            layers = layers.max(choose::layer_of(op) + 1);
+            sizes = (*kv_heads, *head_dim);
+        }
+    }
+    let narrow = |size: u64| {
+        u32::try_from(size).map_err(|_| CompileError::TooLarge { what: "cache".to_owned(), size })
+    };
+    let padded = sizes.1.next_multiple_of(16);
+    Ok(CacheSpec {
+        layers,
+        kv_heads: narrow(sizes.0)?,
+        head_dim: narrow(sizes.1)?,
+        block_bytes: 2 * 2 * padded * u64::from(sail_ir::plan::PAGE_POSITIONS),
+        max_positions: bounds.max_positions,
+    })
+}

@@ -1,0 +1,107 @@
+//! Which kernel carries out an op, with which config, over which pointers.
+//!
+//! The only file of the compiler that knows kernel templates by name. Sizes come from the types of
+//! the op's values, counts from what the plan builder propagated.
+
+mod experts;
+mod product;
+mod rows;
+mod sizes;
+
+use sail_ir::op::Attribute;
+use sail_ir::plan::Count;
+use sail_ir::target::Target;
+use sail_kernels::kernel::Kernel;
+
+use super::flat::{FunctionView, OpView};
+use super::weights::Source;
+use crate::error::CompileError;
+
+/// An op in its surroundings.
+pub struct Scope<'a> {
+    pub view: &'a FunctionView,
+    pub op: &'a OpView,
+    /// What the leading size of each value counts, as far as known.
+    pub counts: &'a [Option<Count>],
+    pub target: &'a Target,
+}
+
+/// What an op becomes.
+pub enum Chosen {
+    /// Bytes of the artifact.
+    Weight(Source),
+    /// The pool of a layer.
+    Cache {
+        layer: u32,
+    },
+    Step {
+        kernel: Box<dyn Kernel>,
+        arguments: Vec<Argument>,
+    },
+}
+
+/// Where a kernel's pointer points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Argument {
+    /// The buffer of the op's operand; a cache that is written is the result instead.
+    Operand(usize),
+    Result(usize),
+    PageTable,
+    /// The f32 copy for the person who asked.
+    Tap,
+}
+
+/// Choose for one op.
+///
+/// Refuses an op that has no template on the target.
+pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
+    let name = scope.op.op.name;
+    let found = match name {
+        "weight" => return Ok(Chosen::Weight(product::weight(scope))),
+        "table" => return Ok(Chosen::Weight(rows::table(scope))),
+        "cache" => return Ok(Chosen::Cache { layer: layer_of(scope.op) }),
+        "linear"
+        | "linear_bias"
+        | "linear_add"
+        | "linear_bias_gelu"
+        | "norm_linear"
+        | "shuffle_norm_linear_gelu"
+        | "gate_up_silu"
+        | "norm_gate_up_silu"
+        | "patch_embed" => product::choose(scope),
+        "route"
+        | "linear_route"
+        | "group_by_expert"
+        | "grouped_gate_up_silu"
+        | "grouped_linear"
+        | "combine"
+        | "combine_add" => experts::choose(scope),
+        _ => rows::choose(scope),
+    };
+    let (kernel, arguments) = found.ok_or_else(|| CompileError::NoTemplate {
+        target: scope.target.name.clone(),
+        ops: vec![format!("sail.{name}")],
+    })?;
+    assert_eq!(
+        kernel.arguments().len(),
+        arguments.len(),
+        "broken invariant `choose.arguments`: `{}`",
+        kernel.symbol()
+    );
+    Ok(Chosen::Step { kernel, arguments })
+}
+
+/// A kernel and its pointers.
+type Found = Option<(Box<dyn Kernel>, Vec<Argument>)>;
+
+fn step(kernel: impl Kernel + 'static, arguments: &[Argument]) -> Found {
+    Some((Box::new(kernel), arguments.to_vec()))
+}
+
+/// The decoder layer of a `cache` op.
+pub fn layer_of(op: &OpView) -> u32 {
+    match op.attributes.get("layer") {
+        Some(Attribute::Int(layer)) => u32::try_from(*layer).expect("layers are counted in u32"),
+        other => panic!("broken invariant `cache.layer`: {other:?}"),
+    }
+}
