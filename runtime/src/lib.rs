@@ -1,8 +1,18 @@
 //! Carries out a `.sail` file: picture and question in, answer out.
 
+pub mod cache;
+pub mod device;
+mod error;
+pub mod execute;
 pub mod image;
+pub mod program;
 pub mod sample;
+pub mod taps;
 pub mod text;
+pub mod trace;
 
 #[cfg(test)]
 mod fixtures;
+
+pub use error::{ContextError, RunError};
+pub use program::{DeviceKind, Options, Program};

@@ -69,13 +69,13 @@ impl fmt::Display for ArtifactError {
             ),
             Self::Damaged { part } => write!(
                 f,
-                "the artifact is damaged\n  in its {part}\n  because the bytes are not those that were written"
+                "the artifact is damaged in its {part}\n  because the bytes are not those that were written"
             ),
             Self::Malformed { part, because } => {
-                write!(f, "the artifact makes no sense\n  in its {part}\n  because {because}")
+                write!(f, "the artifact's {part} makes no sense\n  because {because}")
             }
             Self::Plan(error) => {
-                write!(f, "the artifact makes no sense\n  in its plan\n  because {error}")
+                write!(f, "the artifact's plan makes no sense\n  because {error}")
             }
             Self::Cancelled => write!(f, "the weights were not checked to the end"),
         }

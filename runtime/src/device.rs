@@ -1,0 +1,91 @@
+//! What carries out a program: one trait, and one module for each kind of device.
+//!
+//! The only `unsafe` code of the runtime stands under this module; each kind of device is behind
+//! [`Device`], whose methods are safe because the plan was verified before a device sees it and
+//! every call is checked against the [`Layout`] it was made for.
+//!
+//! A device owns all memory that kernels touch: arena, cache pool, control block, pictures,
+//! features, logits and taps. All of it is allocated when the device is made; carrying out calls
+//! allocates nothing.
+
+mod error;
+pub mod host;
+mod layout;
+pub mod null;
+pub mod signal;
+
+use std::sync::atomic::AtomicBool;
+
+use half::bf16;
+
+pub use error::DeviceError;
+pub use layout::{Capacity, ControlLayout, Layout};
+
+/// One call of a function of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Index into `Plan::functions`.
+    pub function: usize,
+    /// Index into `Function::classes`.
+    pub class: usize,
+    /// Rows of (slot, position).
+    pub tokens: u32,
+    /// Image tiles.
+    pub images: u32,
+    /// Rows whose logits are wanted.
+    pub outputs: u32,
+}
+
+/// When a step of the last call ran, in nanoseconds since the call began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StepTime {
+    /// When the first thread started on it.
+    pub start: u64,
+    /// When the last thread was done with it.
+    pub end: u64,
+    /// Time that all threads together spent on it.
+    pub busy: u64,
+}
+
+/// Something that carries out the functions of one program.
+///
+/// What the caller fills before a call: the control block, and the pictures for `vision`. What it
+/// reads after one: logits, features, taps. All of it stays where it is between calls.
+pub trait Device: Send {
+    /// What this is, for people: `host, 2 threads`.
+    fn describe(&self) -> String;
+
+    /// The control block in words, laid out as [`ControlLayout`] says.
+    fn control(&mut self) -> &mut [u32];
+
+    /// Pictures for the next call of `vision`, `[n, c, s, s]`; room for its largest class.
+    fn pixels(&mut self) -> &mut [bf16];
+
+    /// Carry out a call and wait for its end.
+    ///
+    /// Refuses nothing that the plan and the layout allow. Gives up with
+    /// [`DeviceError::Interrupted`] soon after `stop` is set; what was written until then is
+    /// undefined.
+    ///
+    /// # Panics
+    ///
+    /// When the call does not fit the class or the layout: the executor checks both.
+    fn run(&mut self, call: &Call, stop: &AtomicBool) -> Result<(), DeviceError>;
+
+    /// Keep the features of the last call of `vision` (`tiles` of them) as those of the image
+    /// tiles `first ..`, where `prefill` finds them.
+    fn keep_features(&mut self, first: u32, tiles: u32);
+
+    /// Kept features, `[n, p/4, d]`.
+    fn features(&self) -> &[bf16];
+
+    /// Logits of the last call, `[outputs, v]`.
+    fn logits(&self) -> &[bf16];
+
+    /// What tap number `index` of the layout holds after the last call.
+    fn tap(&self, index: usize) -> &[f32];
+
+    /// Times of the last call's steps, in the order of the function; empty unless asked for when
+    /// the device was made.
+    fn times(&self) -> &[StepTime];
+}

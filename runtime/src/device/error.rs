@@ -1,0 +1,86 @@
+//! Why a device cannot be had, or stopped.
+
+use std::fmt;
+
+use sail_ir::Help;
+
+/// The caller knows which artifact it was about and adds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceError {
+    /// The system gives no more memory.
+    Memory { what: &'static str, bytes: u64, because: String },
+    /// The system does not let us make code executable.
+    Executable { because: String },
+    /// The system starts no more threads.
+    Threads { wanted: usize, because: String },
+    /// The weights cannot be mapped.
+    Map { because: String },
+    /// The null device found a call that a real one could not carry out.
+    Unsound { what: String },
+    /// Told to stop.
+    Interrupted,
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory { what, bytes, because } => {
+                let megabytes = bytes.div_ceil(1_000_000);
+                write!(
+                    f,
+                    "there is no memory for {what} of {megabytes} MB\n  because of: {because}"
+                )
+            }
+            Self::Executable { because } => {
+                write!(
+                    f,
+                    "the system does not let code of an artifact run\n  because of: {because}"
+                )
+            }
+            Self::Threads { wanted, because } => {
+                write!(f, "the system does not start {wanted} threads\n  because of: {because}")
+            }
+            Self::Map { because } => {
+                write!(f, "the weights cannot be mapped\n  because of: {because}")
+            }
+            Self::Unsound { what } => write!(f, "the call is unsound\n  because {what}"),
+            Self::Interrupted => write!(f, "interrupted"),
+        }
+    }
+}
+
+impl std::error::Error for DeviceError {}
+
+impl Help for DeviceError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "SC0601",
+            Self::Executable { .. } => "SC0602",
+            Self::Threads { .. } => "SC0603",
+            Self::Map { .. } => "SC0604",
+            Self::Unsound { .. } => "SC0605",
+            Self::Interrupted => "SC0606",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Memory { .. } => "a smaller `--context` needs less",
+            Self::Threads { .. } => "ask for fewer with `--threads`",
+            Self::Executable { .. } => {
+                "a security policy may forbid memory that was written to become executable"
+            }
+            Self::Map { .. } | Self::Unsound { .. } | Self::Interrupted => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Memory { .. } => 7,
+            Self::Executable { .. } | Self::Threads { .. } => 8,
+            Self::Map { .. } | Self::Unsound { .. } => 1,
+            Self::Interrupted => 130,
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The threads of the host device: each walks all steps of a call, in order, and does its share.
+//!
+//! Step `s` starts when the counters of the steps it waits for are full. Thread `j` of `T` takes
+//! the items `items·j/T .. items·(j+1)/T` of every step, so who computes what depends on nothing
+//! but the counts; items are independent of each other, so results do not even depend on `T`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use sail_ir::plan::{Count, Grid};
+
+use super::bell::Bell;
+use super::memory::{Memory, plain};
+use super::pin;
+use super::table::{FunctionTable, Regions, Table};
+use crate::device::{Call, DeviceError, Layout, StepTime};
+
+/// How often the caller looks whether somebody wants to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The threads, parked between calls.
+pub(super) struct Crew {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What all threads see.
+pub(super) struct Shared {
+    table: Table,
+    pub regions: Regions,
+    workspaces: Vec<Memory>,
+    /// The call being carried out.
+    call: SharedCall,
+    /// Items done of each step.
+    done: Vec<Counter>,
+    /// Counts calls; a new value starts one.
+    begun: AtomicU64,
+    /// Threads still at work.
+    working: AtomicU32,
+    /// The call is to be given up.
+    given_up: AtomicBool,
+    quit: AtomicBool,
+    start: Bell,
+    progress: Bell,
+    end: Bell,
+    times: Option<Times>,
+}
+
+/// [`Call`] in atomics; written before `begun` changes, read after.
+#[derive(Default)]
+struct SharedCall {
+    function: AtomicUsize,
+    class: AtomicUsize,
+    /// In the order of [`Count`].
+    counts: [AtomicU32; 3],
+}
+
+/// One counter per cache line: different threads fill them at the same time.
+#[derive(Default)]
+#[repr(align(64))]
+struct Counter(AtomicU64);
+
+/// Start and end of each step on each thread, in nanoseconds since the crew was made.
+struct Times {
+    origin: Instant,
+    steps: usize,
+    spans: Vec<[AtomicU64; 2]>,
+}
+
+impl Crew {
+    /// Start one thread for each workspace.
+    ///
+    /// Refuses when the system starts no more threads.
+    pub fn new(
+        table: Table,
+        regions: Regions,
+        workspaces: Vec<Memory>,
+        max_steps: usize,
+        times: bool,
+    ) -> Result<Self, DeviceError> {
+        let count = workspaces.len();
+        let times = times.then(|| Times::new(max_steps, count));
+        let shared = Arc::new(Shared {
+            table,
+            regions,
+            workspaces,
+            call: SharedCall::default(),
+            done: (0..max_steps).map(|_| Counter::default()).collect(),
+            begun: AtomicU64::new(0),
+            working: AtomicU32::new(narrow(count)),
+            given_up: AtomicBool::new(false),
+            quit: AtomicBool::new(false),
+            start: Bell::default(),
+            progress: Bell::default(),
+            end: Bell::default(),
+            times,
+        });
+        let mut crew = Self { shared, threads: Vec::with_capacity(count) };
+        let processors = pin::processors();
+        for index in 0..count {
+            let shared = Arc::clone(&crew.shared);
+            let processor =
+                if count <= processors.len() { processors.get(index).copied() } else { None };
+            let thread = thread::Builder::new().name(format!("sail-{index}")).spawn(move || {
+                if let Some(processor) = processor {
+                    pin::to(processor);
+                }
+                shared.done_working();
+                shared.serve(index);
+            });
+            let thread = thread
+                .map_err(|error| DeviceError::Threads { wanted: count, because: plain(&error) })?;
+            crew.threads.push(thread);
+        }
+        // A thread that has started has all the memory it ever takes.
+        crew.shared.end.wait(|| crew.shared.working.load(Ordering::SeqCst) == 0);
+        Ok(crew)
+    }
+
+    /// The memory of the device; no thread touches it between calls.
+    pub fn regions(&self) -> &Regions {
+        &self.shared.regions
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// # Panics
+    ///
+    /// When the counts of a call are more than its class, or the memory of the layout, holds.
+    pub fn expect_fit(&self, call: &Call, layout: &Layout) {
+        let function = self.shared.table.functions[call.function].as_ref();
+        let function = function.expect("broken invariant `call.holds`: no room for this function");
+        let bound = function.classes[call.class];
+        let counted = match function.count {
+            Count::Tokens => call.tokens,
+            Count::Images => call.images,
+            Count::Outputs => call.outputs,
+        };
+        let fits = counted <= bound
+            && call.outputs <= function.max_outputs
+            && call.tokens <= layout.max_tokens
+            && call.images <= layout.max_images;
+        assert!(fits, "broken invariant `call.fits`: {call:?} in class {bound}");
+    }
+
+    /// Carry out a call; `false` when it was given up because of `stop`.
+    pub fn run(&mut self, call: &Call, stop: &AtomicBool) -> bool {
+        let shared = &*self.shared;
+        for counter in &shared.done {
+            counter.0.store(0, Ordering::SeqCst);
+        }
+        shared.call.store(call);
+        shared.given_up.store(false, Ordering::SeqCst);
+        shared.working.store(narrow(self.threads.len()), Ordering::SeqCst);
+        shared.begun.fetch_add(1, Ordering::SeqCst);
+        shared.start.ring();
+        let finished = || shared.working.load(Ordering::SeqCst) == 0;
+        while !shared.end.wait_for(LOOK, finished) {
+            if stop.load(Ordering::SeqCst) {
+                shared.given_up.store(true, Ordering::SeqCst);
+                shared.progress.ring();
+            }
+        }
+        !shared.given_up.load(Ordering::SeqCst)
+    }
+
+    /// Times of the last call, since the first step began.
+    pub fn times(&self, call: &Call, out: &mut Vec<StepTime>) {
+        out.clear();
+        let (Some(times), Some(function)) =
+            (&self.shared.times, &self.shared.table.functions[call.function])
+        else {
+            return;
+        };
+        let threads = self.threads.len();
+        let spans = |step: usize| {
+            let spans = (0..threads).map(move |thread| times.span(thread, step));
+            spans.filter(|span| span[1] > 0)
+        };
+        let steps = 0..function.steps.len();
+        let begin = steps.clone().flat_map(spans).map(|span| span[0]).min().unwrap_or_default();
+        out.extend(steps.map(|step| {
+            spans(step).fold(StepTime { start: u64::MAX, ..StepTime::default() }, |time, span| {
+                StepTime {
+                    start: time.start.min(span[0] - begin),
+                    end: time.end.max(span[1] - begin),
+                    busy: time.busy + (span[1] - span[0]),
+                }
+            })
+        }));
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.quit.store(true, Ordering::SeqCst);
+        self.shared.start.ring();
+        for thread in self.threads.drain(..) {
+            // A thread only ends by returning: kernels do not unwind.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl SharedCall {
+    fn store(&self, call: &Call) {
+        let Call { function, class, tokens, images, outputs } = *call;
+        self.function.store(function, Ordering::SeqCst);
+        self.class.store(class, Ordering::SeqCst);
+        for (count, value) in self.counts.iter().zip([tokens, images, outputs]) {
+            count.store(value, Ordering::SeqCst);
+        }
+    }
+
+    fn items(&self, grid: &Grid) -> u64 {
+        let index = match grid.count {
+            Count::Tokens => 0,
+            Count::Images => 1,
+            Count::Outputs => 2,
+        };
+        grid.items(self.counts[index].load(Ordering::Relaxed))
+    }
+}
+
+impl Shared {
+    /// A thread's life: wait for a call, walk it, say so.
+    fn serve(&self, thread: usize) {
+        let mut seen = 0;
+        loop {
+            self.start.wait(|| {
+                self.begun.load(Ordering::SeqCst) != seen || self.quit.load(Ordering::SeqCst)
+            });
+            if self.quit.load(Ordering::SeqCst) {
+                return;
+            }
+            seen += 1;
+            self.walk(thread);
+            self.done_working();
+        }
+    }
+
+    fn done_working(&self) {
+        if self.working.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.end.ring();
+        }
+    }
+
+    fn walk(&self, thread: usize) {
+        let function = self.table.functions[self.call.function.load(Ordering::SeqCst)]
+            .as_ref()
+            .expect("broken invariant `call.holds`: no room for this function");
+        let pointers = &function.pointers[self.call.class.load(Ordering::SeqCst)].0;
+        for (index, [first, end]) in function.launches.iter().enumerate() {
+            for step in *first..*end {
+                if !self.step(thread, function, pointers, step) {
+                    return;
+                }
+            }
+            let last = index + 1 == function.launches.len();
+            if !last && !(*first..*end).all(|step| self.await_step(function, step)) {
+                return;
+            }
+        }
+    }
+
+    /// Do this thread's share of a step; `false` when the call is given up.
+    fn step(
+        &self,
+        thread: usize,
+        function: &FunctionTable,
+        pointers: &[*mut u8],
+        index: usize,
+    ) -> bool {
+        let row = &function.steps[index];
+        let items = self.call.items(&row.grid);
+        let share = share(items, thread, self.workspaces.len());
+        if share[0] == share[1] {
+            if let Some(times) = &self.times {
+                times.note(thread, index, [0, 0]);
+            }
+            return true;
+        }
+        if !row.waits.iter().all(|wait| self.await_step(function, *wait)) {
+            return false;
+        }
+        let start = self.times.as_ref().map(Times::now);
+        // SAFETY: the entry is a kernel of this artifact and takes these pointers (`Plan::verify`:
+        // called right), which lead to memory that the plan proved large enough for this class
+        // (inside) and that `Crew` owns; steps which touch the same bytes are ordered by the waits
+        // above (disjoint). The workspace is this thread's own and large enough by the layout.
+        unsafe {
+            (row.kernel)(
+                pointers[row.arguments..].as_ptr(),
+                self.regions.control.start().cast(),
+                share[0],
+                share[1],
+                self.workspaces[thread].start(),
+            );
+        }
+        if let (Some(times), Some(start)) = (&self.times, start) {
+            times.note(thread, index, [start, times.now()]);
+        }
+        let before = self.done[index].0.fetch_add(share[1] - share[0], Ordering::SeqCst);
+        if before + share[1] - share[0] == items {
+            self.progress.ring();
+        }
+        true
+    }
+
+    /// Wait until a step is done; `false` when the call is given up.
+    ///
+    /// A step without items is done when the steps it waits for are.
+    fn await_step(&self, function: &FunctionTable, index: usize) -> bool {
+        let row = &function.steps[index];
+        let items = self.call.items(&row.grid);
+        if items == 0 {
+            return row.waits.iter().all(|wait| self.await_step(function, *wait));
+        }
+        let given_up = || self.given_up.load(Ordering::SeqCst);
+        let done = || self.done[index].0.load(Ordering::SeqCst) == items;
+        self.progress.wait(|| done() || given_up());
+        !given_up()
+    }
+}
+
+impl Times {
+    fn new(steps: usize, threads: usize) -> Self {
+        let spans = (0..steps * threads).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
+        Self { origin: Instant::now(), steps, spans }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn note(&self, thread: usize, step: usize, span: [u64; 2]) {
+        for (cell, value) in self.spans[thread * self.steps + step].iter().zip(span) {
+            cell.store(value, Ordering::SeqCst);
+        }
+    }
+
+    fn span(&self, thread: usize, step: usize) -> [u64; 2] {
+        let [start, end] = &self.spans[thread * self.steps + step];
+        [start.load(Ordering::SeqCst), end.load(Ordering::SeqCst)]
+    }
+}
+
+fn narrow(threads: usize) -> u32 {
+    u32::try_from(threads).expect("fewer than 2^32 threads")
+}
+
+/// First item and one past the last of thread `thread` of `threads`.
+fn share(items: u64, thread: usize, threads: usize) -> [u64; 2] {
+    let (thread, threads) = (thread as u128, threads as u128);
+    [thread, thread + 1].map(|index| {
+        u64::try_from(u128::from(items) * index / threads).expect("a share is at most the whole")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_cover_all_items_once_whatever_the_number_of_threads() {
+        for items in [0, 1, 2, 7, 1000, u64::MAX] {
+            for threads in [1, 2, 3, 16] {
+                let shares: Vec<_> = (0..threads).map(|j| share(items, j, threads)).collect();
+                assert_eq!(shares[0][0], 0);
+                assert_eq!(shares[threads - 1][1], items);
+                assert!(shares.windows(2).all(|pair| pair[0][1] == pair[1][0]));
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Fills the control block, picks size classes and cuts work into calls.
+//!
+//! ```text
+//! vision    image tiles → features, in batches of the largest class
+//! prefill   token ids of one slot → cache and logits, in chunks of the largest class
+//! decode    one new id for each of several slots → logits
+//! ```
+//!
+//! Nothing here allocates: the control block and the pages were sized when the program was opened.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+
+use half::bf16;
+use sail_ir::plan::{Function, Plan};
+
+use crate::cache::{Full, Pages};
+use crate::device::{Call, Device, DeviceError, Layout, StepTime};
+
+/// Which rows of a prefill the logits are wanted of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outputs {
+    /// The last one.
+    Last,
+    /// All of them; only as many rows as one call can give are there after each chunk.
+    All,
+}
+
+/// Which twin of a function to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Twin {
+    Production,
+    /// Unfused where values are looked at; fills the taps.
+    Tapped,
+}
+
+/// A token whose keys and values go to the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub slot: u32,
+    pub position: u32,
+    pub id: u32,
+}
+
+/// A run of tokens of one slot.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokens<'a> {
+    pub slot: u32,
+    /// Position of the first.
+    pub start: u32,
+    pub ids: &'a [u32],
+    /// For each, its row of the kept features, or -1 for text.
+    pub image_rows: &'a [i32],
+}
+
+/// What was done in one call, for those who watch.
+pub struct Done<'e> {
+    pub function: &'e Function,
+    pub call: Call,
+    /// Cached positions that the call's tokens looked at, summed over them.
+    pub positions: u64,
+    pub times: &'e [StepTime],
+    pub device: &'e dyn Device,
+}
+
+/// Hears of every call that was carried out.
+pub type Watch<'w> = &'w mut dyn FnMut(&Done);
+
+/// A device with its plan and its pages.
+pub struct Engine {
+    device: Box<dyn Device>,
+    plan: Plan,
+    layout: Layout,
+    pages: Pages,
+}
+
+impl Engine {
+    /// Expects a device made for this plan and layout.
+    #[must_use]
+    pub fn new(device: Box<dyn Device>, plan: Plan, layout: Layout) -> Self {
+        let pages = Pages::new(layout.pages, layout.capacity.slots, layout.slot_pages);
+        Self { device, plan, layout, pages }
+    }
+
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    #[must_use]
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
+    }
+
+    /// Let `slot` have positions up to `positions`; it gives back pages beyond.
+    ///
+    /// Refuses when the pool is used up by other slots.
+    pub fn hold(&mut self, slot: u32, positions: u32) -> Result<(), Full> {
+        self.pages.truncate(slot, positions);
+        self.pages.reserve(slot, positions)
+    }
+
+    /// Compute the features of `tiles` image tiles and keep them as tiles `0 .. tiles`.
+    ///
+    /// `fill` writes the normalised pixels of a range of tiles.
+    ///
+    /// # Panics
+    ///
+    /// When the plan has no such function, or there is no room for so many tiles.
+    pub fn vision(
+        &mut self,
+        twin: Twin,
+        tiles: u32,
+        fill: &mut dyn FnMut(Range<usize>, &mut [bf16]),
+        stop: &AtomicBool,
+        watch: Watch,
+    ) -> Result<(), DeviceError> {
+        let function = self.index("vision", twin);
+        let largest = self.largest(function);
+        assert!(tiles <= self.layout.feature_tiles, "broken invariant `features.inside`: {tiles}");
+        let mut first = 0;
+        while first < tiles {
+            let images = largest.min(tiles - first);
+            let values = self.layout.tile_values as usize * images as usize;
+            let range = first as usize..(first + images) as usize;
+            fill(range, &mut self.device.pixels()[..values]);
+            let class = self.class(function, images);
+            let call = Call { function, class, tokens: 0, images, outputs: 0 };
+            self.call(&call, stop)?;
+            self.device.keep_features(first, images);
+            self.tell(&call, 0, watch);
+            first += images;
+        }
+        Ok(())
+    }
+
+    /// Run the prompt, or a part of it, through the decoder.
+    ///
+    /// Logits of the last chunk stay readable. Expects the slot to [`hold`](Self::hold) the
+    /// positions.
+    ///
+    /// # Panics
+    ///
+    /// When there are no tokens, or ids and image rows are not of one length.
+    pub fn prefill(
+        &mut self,
+        twin: Twin,
+        tokens: Tokens,
+        outputs: Outputs,
+        stop: &AtomicBool,
+        watch: Watch,
+    ) -> Result<(), DeviceError> {
+        let Tokens { slot, start, ids, image_rows } = tokens;
+        assert!(!ids.is_empty(), "broken invariant `prefill.tokens`: none");
+        assert_eq!(ids.len(), image_rows.len(), "broken invariant `prefill.image_rows`");
+        let function = self.index("prefill", twin);
+        let chunk = match outputs {
+            Outputs::Last => self.largest(function),
+            Outputs::All => self.largest(function).min(self.plan.functions[function].max_outputs),
+        };
+        let chunks = ids.chunks(chunk as usize).zip(image_rows.chunks(chunk as usize));
+        let mut position = start;
+        let mut left = ids.len();
+        for (ids, image_rows) in chunks {
+            let tokens = ids.len() as u32; // a chunk is at most a class, which is a u32
+            left -= ids.len();
+            let wanted = match outputs {
+                Outputs::All => 0..tokens,
+                Outputs::Last if left == 0 => tokens - 1..tokens,
+                Outputs::Last => 0..0,
+            };
+            let class = self.class(function, tokens);
+            let call = Call { function, class, tokens, images: 0, outputs: wanted.len() as u32 };
+            let at = self.layout.control;
+            let control = self.device.control();
+            control[at.ids..][..ids.len()].copy_from_slice(ids);
+            for (index, image_row) in image_rows.iter().enumerate() {
+                control[at.rows + 2 * index] = slot;
+                control[at.rows + 2 * index + 1] = position + index as u32;
+                control[at.image_rows + index] = image_row.cast_unsigned();
+            }
+            for (index, row) in wanted.enumerate() {
+                control[at.output_rows + index] = row;
+            }
+            let positions = looked_at(position..position + tokens);
+            self.call(&call, stop)?;
+            self.tell(&call, positions, watch);
+            position += tokens;
+        }
+        Ok(())
+    }
+
+    /// One new token for each row; logits `[rows, v]` are there afterwards, in this order.
+    ///
+    /// Expects each slot to hold the position.
+    ///
+    /// # Panics
+    ///
+    /// When there are more rows than the largest class of `decode`, or none.
+    pub fn decode(
+        &mut self,
+        rows: &[Row],
+        stop: &AtomicBool,
+        watch: Watch,
+    ) -> Result<(), DeviceError> {
+        let function = self.index("decode", Twin::Production);
+        let tokens = u32::try_from(rows.len()).expect("broken invariant `decode.rows`: too many");
+        let class = self.class(function, tokens);
+        let call = Call { function, class, tokens, images: 0, outputs: tokens };
+        let at = self.layout.control;
+        let control = self.device.control();
+        for (index, row) in rows.iter().enumerate() {
+            control[at.ids + index] = row.id;
+            control[at.rows + 2 * index] = row.slot;
+            control[at.rows + 2 * index + 1] = row.position;
+            control[at.output_rows + index] = index as u32;
+        }
+        let positions = rows.iter().map(|row| u64::from(row.position) + 1).sum();
+        self.call(&call, stop)?;
+        self.tell(&call, positions, watch);
+        Ok(())
+    }
+
+    /// Logits of output `row` of the last call.
+    #[must_use]
+    pub fn logits(&self, row: usize) -> &[bf16] {
+        let width = self.layout.vocabulary as usize;
+        &self.device.logits()[row * width..(row + 1) * width]
+    }
+
+    /// Whether the plan has, and the layout has room for, a function.
+    #[must_use]
+    pub fn has(&self, name: &str, twin: Twin) -> bool {
+        self.find(name, twin).is_some()
+    }
+
+    fn call(&mut self, call: &Call, stop: &AtomicBool) -> Result<(), DeviceError> {
+        let at = self.layout.control;
+        let slot_pages = self.layout.slot_pages;
+        let control = self.device.control();
+        control[..4].copy_from_slice(&[call.tokens, call.images, call.outputs, slot_pages]);
+        let table = self.pages.table();
+        control[at.page_table..][..table.len()].copy_from_slice(table);
+        self.device.run(call, stop)
+    }
+
+    fn tell(&self, call: &Call, positions: u64, watch: Watch) {
+        watch(&Done {
+            function: &self.plan.functions[call.function],
+            call: *call,
+            positions,
+            times: self.device.times(),
+            device: &*self.device,
+        });
+    }
+
+    fn find(&self, name: &str, twin: Twin) -> Option<usize> {
+        let suffix = match twin {
+            Twin::Production => "",
+            Twin::Tapped => ".taps",
+        };
+        self.plan.functions.iter().position(|function| {
+            function.name.strip_prefix(name) == Some(suffix) && self.layout.holds(function)
+        })
+    }
+
+    fn index(&self, name: &str, twin: Twin) -> usize {
+        self.find(name, twin)
+            .unwrap_or_else(|| panic!("broken invariant `program.functions`: no {name}, {twin:?}"))
+    }
+
+    fn largest(&self, function: usize) -> u32 {
+        let classes = &self.plan.functions[function].classes;
+        *classes.last().expect("broken invariant `plan.classes`: there are none")
+    }
+
+    /// The first class that holds `count` rows.
+    fn class(&self, function: usize, count: u32) -> usize {
+        let classes = &self.plan.functions[function].classes;
+        let class = classes.partition_point(|bound| *bound < count);
+        assert!(
+            count > 0 && class < classes.len(),
+            "broken invariant `call.class`: {count} rows in {classes:?}"
+        );
+        class
+    }
+}
+
+/// Each token looks at itself and all before it.
+fn looked_at(positions: Range<u32>) -> u64 {
+    positions.map(|position| u64::from(position) + 1).sum()
+}

@@ -1,0 +1,189 @@
+//! What each step of each call took, against what the machine could do.
+//!
+//! One line of JSON for each call (`--trace FILE`):
+//!
+//! ```text
+//! {"function":"decode","class":1,"tokens":1,"images":0,"outputs":1,"seconds":0.012,"steps":[
+//!   {"label":"layers.0.mlp","kernel":"linear…","bytes":…,"operations":…,"start":…,"seconds":…,
+//!    "busy":…,"share":…}]}
+//! ```
+//!
+//! `share` is the time the step's bytes and operations need at the machine's measured limits,
+//! whichever is longer, over the time it took: 1 is the limit. Steps that wait for nothing of each
+//! other run at the same time, so their times may overlap; `busy` sums over threads.
+
+use sail_ir::plan::{Cost, Count, Plan, Step};
+use serde::Serialize;
+
+use crate::device::Call;
+use crate::execute::Done;
+
+/// What the machine can do, measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Limits {
+    /// Bytes that all threads together read from memory in a second.
+    pub read_bytes: f64,
+    /// bf16 multiplications and additions that all threads together do in a second.
+    pub operations: f64,
+}
+
+/// One carried out call.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CallTrace {
+    pub function: String,
+    /// Bound of the size class.
+    pub class: u32,
+    pub tokens: u32,
+    pub images: u32,
+    pub outputs: u32,
+    /// From the start of the first step to the end of the last.
+    pub seconds: f64,
+    pub steps: Vec<StepTrace>,
+}
+
+/// One step of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepTrace {
+    pub label: String,
+    pub kernel: String,
+    pub family: String,
+    /// Bytes and operations it cannot do without.
+    pub bytes: u64,
+    pub operations: u64,
+    /// Since the call began.
+    pub start: f64,
+    pub seconds: f64,
+    /// Time on all threads together.
+    pub busy: f64,
+    /// Of the machine's limit.
+    pub share: f64,
+}
+
+/// Work that a step cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    pub bytes: u64,
+    pub operations: u64,
+}
+
+impl Work {
+    /// The work of a step in a call whose tokens look at `positions` cached positions in all.
+    #[must_use]
+    pub fn of(step: &Step, call: &Call, positions: u64) -> Self {
+        let rows = u64::from(match step.grid.count {
+            Count::Tokens => call.tokens,
+            Count::Images => call.images,
+            Count::Outputs => call.outputs,
+        });
+        if rows == 0 {
+            return Self::default();
+        }
+        let Cost { weight_bytes, row_bytes, row_operations, position_operations, position_bytes } =
+            step.cost;
+        let sum = |fixed: u64, row: u64, position: u64| {
+            fixed
+                .saturating_add(row.saturating_mul(rows))
+                .saturating_add(position.saturating_mul(positions))
+        };
+        Self {
+            bytes: sum(weight_bytes, row_bytes, position_bytes),
+            operations: sum(0, row_operations, position_operations),
+        }
+    }
+
+    /// Seconds that this needs at the limits.
+    #[must_use]
+    pub fn floor(&self, limits: &Limits) -> f64 {
+        (self.bytes as f64 / limits.read_bytes).max(self.operations as f64 / limits.operations)
+    }
+}
+
+impl CallTrace {
+    /// What was told about a call of `plan`.
+    #[must_use]
+    pub fn new(plan: &Plan, done: &Done, limits: &Limits) -> Self {
+        let Call { class, tokens, images, outputs, .. } = done.call;
+        let steps = done.function.steps.iter().zip(done.times).map(|((_, step), time)| {
+            let work = Work::of(step, &done.call, done.positions);
+            let kernel = &plan.kernels[step.kernel];
+            let ran = time.start != u64::MAX;
+            let seconds = if ran { (time.end - time.start) as f64 / 1e9 } else { 0.0 };
+            StepTrace {
+                label: step.label.clone(),
+                kernel: kernel.symbol.clone(),
+                family: kernel.family.clone(),
+                bytes: work.bytes,
+                operations: work.operations,
+                start: if ran { time.start as f64 / 1e9 } else { 0.0 },
+                seconds,
+                busy: time.busy as f64 / 1e9,
+                share: if seconds > 0.0 { work.floor(limits) / seconds } else { 0.0 },
+            }
+        });
+        let steps: Vec<StepTrace> = steps.collect();
+        Self {
+            function: done.function.name.clone(),
+            class: done.function.classes[class],
+            tokens,
+            images,
+            outputs,
+            seconds: steps.iter().map(|step| step.start + step.seconds).fold(0.0, f64::max),
+            steps,
+        }
+    }
+
+    /// A table for people: one line per step.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let Self { function, tokens, images, outputs, seconds, .. } = self;
+        let mut text = format!(
+            "{function}  tokens {tokens}  images {images}  outputs {outputs}  {:.3} ms\n",
+            seconds * 1e3
+        );
+        for step in &self.steps {
+            text.push_str(&format!(
+                "  {:<28} {:<44} {:>9.3} ms {:>9.2} MB {:>8.3} GOP {:>5.0} %\n",
+                step.label,
+                step.kernel,
+                step.seconds * 1e3,
+                step.bytes as f64 / 1e6,
+                step.operations as f64 / 1e9,
+                step.share * 100.0,
+            ));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sail_ir::id::KernelId;
+    use sail_ir::plan::Grid;
+
+    use super::*;
+
+    #[test]
+    fn work_counts_weights_once_rows_by_row_and_attention_by_position() {
+        let step = Step {
+            label: "layers.0.attn".to_owned(),
+            kernel: KernelId(0),
+            arguments: Vec::new(),
+            grid: Grid { count: Count::Tokens, per: 2, rows_per_block: 4, columns: 1 },
+            waits: Vec::new(),
+            cost: Cost {
+                weight_bytes: 1000,
+                row_bytes: 10,
+                row_operations: 7,
+                position_operations: 3,
+                position_bytes: 2,
+            },
+        };
+        let call = Call { function: 0, class: 0, tokens: 4, images: 0, outputs: 1 };
+        let work = Work::of(&step, &call, 10);
+        assert_eq!(work, Work { bytes: 1060, operations: 58 });
+        let limits = Limits { read_bytes: 1060.0, operations: 29.0 };
+        assert_eq!(work.floor(&limits), 2.0);
+        let none = Call { tokens: 0, ..call };
+        assert_eq!(Work::of(&step, &none, 0), Work::default());
+    }
+}
