@@ -15,8 +15,74 @@ use melior::ir::r#type::FunctionType;
 use melior::ir::{self as mlir, Block, BlockLike, Location, Region, RegionLike, ValueLike};
 use sail_ir::op::{Attribute, Attributes};
 use sail_ir::{DType, GraphBuilder, Type, ops};
+use sail_models::ModelSpec;
+use sail_models::sail_vl2::forward::{self, Prompt};
+use sail_models::sail_vl2::names;
+use sail_models::spec::{AdapterSpec, VisionSpec};
 
 use crate::dialect::{self, Draft};
+use crate::stage::{Graph, Module};
+
+/// The functions of a model: `@vision`, `@prefill`, `@decode`, and the first two with taps.
+///
+/// | function   | given                                                          | gives           |
+/// |------------|----------------------------------------------------------------|-----------------|
+/// | `@vision`  | `pixels [n, c, s, s]`                                          | `[n, p/4, d]`   |
+/// | `@prefill` | `ids [t]`, `rows [t, 2]`, `image_rows [t]`, `features [n, p/4, d]`, `outputs [o]` | logits `[o, v]` |
+/// | `@decode`  | `ids [t]`, `rows [t, 2]`                                       | logits `[t, v]` |
+///
+/// With taps, `@prefill.taps` has no `outputs` and gives the logits of all rows.
+#[must_use]
+pub fn graph<'c>(context: &'c Context, spec: &ModelSpec) -> Module<'c, Graph> {
+    let tensors = names::tensors(spec).into_iter().map(|it| (it.name.clone(), it.shape()));
+    let mut importer = Importer::new(context, tensors.collect());
+    importer.vision(spec, "vision", false);
+    importer.prefill(spec, "prefill", false);
+    importer.decode(spec);
+    importer.vision(spec, "vision.taps", true);
+    importer.prefill(spec, "prefill.taps", true);
+    Module::seal(context, importer.mlir)
+        .unwrap_or_else(|errors| panic!("sailc: broken invariant `stage.graph`: {errors}"))
+}
+
+impl Importer<'_> {
+    fn vision(&mut self, spec: &ModelSpec, name: &str, taps: bool) {
+        let VisionSpec { channels, tile_size, .. } = spec.vision;
+        let pixels = Type::rows(&[channels, tile_size, tile_size], DType::Bf16);
+        self.function(name, taps, &[("pixels", pixels)], |g, given| {
+            forward::vision(g, spec, given[0])
+        });
+    }
+
+    fn prefill(&mut self, spec: &ModelSpec, name: &str, taps: bool) {
+        let AdapterSpec { tile_tokens, out_width, .. } = spec.adapter;
+        let [ids, rows] = tokens();
+        let image_rows = ("image_rows", Type::rows(&[], DType::I32));
+        let features = ("features", Type::rows(&[tile_tokens, out_width], DType::Bf16));
+        let mut arguments = vec![ids, rows, image_rows, features];
+        if !taps {
+            arguments.push(("outputs", Type::rows(&[], DType::I32)));
+        }
+        self.function(name, taps, &arguments, |g, given| {
+            let [ids, rows, image_rows, features] = given[..4] else {
+                unreachable!("four arguments or five")
+            };
+            // With taps nothing reads the choice of rows; see `Builder::emit`.
+            let outputs = given.get(4).copied().unwrap_or(ids);
+            forward::prefill(g, spec, &Prompt { ids, rows, image_rows, features, outputs })
+        });
+    }
+
+    fn decode(&mut self, spec: &ModelSpec) {
+        self.function("decode", false, &tokens(), |g, given| {
+            forward::decode(g, spec, given[0], given[1])
+        });
+    }
+}
+
+fn tokens() -> [(&'static str, Type); 2] {
+    [("ids", Type::rows(&[], DType::I32)), ("rows", Type::rows(&[2], DType::I32))]
+}
 
 /// Shapes of the checkpoint's tensors, by path.
 pub type Shapes = BTreeMap<String, Vec<u64>>;

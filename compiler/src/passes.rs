@@ -56,6 +56,13 @@ pub struct Watch {
     pub records: Vec<Record>,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        let (disabled_rules, print_after) = (Vec::new(), Vec::new());
+        Self { scheme: Scheme::Bf16, positions: 0, disabled_rules, print_after }
+    }
+}
+
 impl Passes {
     /// Refuses a rule or a pass that there is not.
     pub fn new(settings: Settings) -> Result<Self, UnknownName> {
@@ -69,9 +76,13 @@ impl Passes {
 
     /// Fewer, larger ops: every rule that is not disabled, until none fires.
     pub fn fuse<'c>(&self, module: Module<'c, Graph>) -> Module<'c, Fused> {
+        self.run_rules(module.open())
+    }
+
+    fn run_rules<'c>(&self, module: (&'c Context, mlir::Module<'c>)) -> Module<'c, Fused> {
         let records = RefCell::new(Vec::new());
         let passes = vec![fuse::pass(&self.rules, &records), erase_dead::pass()];
-        let fused = self.run(module.open(), passes);
+        let fused = self.run(module, passes);
         self.watch.borrow_mut().records = records.take();
         fused
     }
@@ -214,3 +225,6 @@ impl Help for UnknownName {
 struct Id(#[expect(dead_code, reason = "gives each element an address of its own")] u8);
 
 static IDS: [Id; NAMES.len()] = [Id(0), Id(1), Id(2), Id(3)];
+
+#[cfg(test)]
+mod tests;

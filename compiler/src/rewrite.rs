@@ -1,5 +1,8 @@
 //! Change a function: what a rule is, why it declines, and the rewriter it is given.
 
+#[cfg(test)]
+pub(crate) mod doc;
+
 use melior::Context;
 use melior::IrRewriter;
 use melior::ir::operation::OperationLike;
@@ -79,6 +82,10 @@ pub fn run<'c>(
     for rule in rules {
         for op in function.ops().into_iter().filter(|op| op.is(rule.root)) {
             let value = op.label();
+            // A root may outlive its rewrite; it has been told of already.
+            if records.iter().any(|record| record.rule == rule.name && record.value == value) {
+                continue;
+            }
             let declined = (rule.rewrite)(op, rewriter).expect_err("no rule fires any more");
             records.push(record(rule, value, Some(declined)));
         }
@@ -329,3 +336,18 @@ impl<'c, 'm> Value<'c, 'm> {
         Ok(op)
     }
 }
+
+/// Makes the header of a rule's file its test; see `rewrite/doc.rs`.
+macro_rules! doc_test {
+    () => {
+        #[cfg(test)]
+        mod tests {
+            #[test]
+            fn the_header_shows_what_the_rule_does() {
+                let source = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../", file!()));
+                crate::rewrite::doc::check(super::RULE.name, source);
+            }
+        }
+    };
+}
+pub(crate) use doc_test;

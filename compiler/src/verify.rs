@@ -3,6 +3,7 @@
 //! MLIR has checked syntax, known ops, required attributes and that values are defined before
 //! they are read; shapes, further attributes and stages are checked here, at every seam.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use melior::Context;
@@ -101,6 +102,36 @@ fn function_violations<S: Stage>(function: Function<'_, '_>) -> Vec<Violation> {
         if let Err(Refusal { message, hint }) = op_refusal::<S>(op) {
             let at = format!("`@{}`, `%{}`, `{}`", function.name(), op.label(), op.full_name());
             violations.push(Violation { at, place: op.place(), message, hint });
+        }
+    }
+    if violations.is_empty() {
+        violations.extend(cache_violations(function));
+    }
+    violations
+}
+
+/// A changed cache is the same storage: the value before the change must not be read after it, and
+/// a layer has one cache.
+fn cache_violations(function: Function<'_, '_>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut refuse = |op: Op<'_, '_>, message: String| {
+        let at = format!("`@{}`, `%{}`, `{}`", function.name(), op.label(), op.full_name());
+        violations.push(Violation { at, place: op.place(), message, hint: None });
+    };
+    let mut layers = BTreeSet::new();
+    for op in function.ops() {
+        if op.is("cache") && !layers.insert(op.size("layer")) {
+            refuse(op, format!("layer {} has a cache already", op.size("layer")));
+        }
+        for value in op.results().into_iter().filter(|it| matches!(it.ty(), Type::Cache { .. })) {
+            let readers = value.readers();
+            let Some(changed) = readers.iter().position(|reader| reader.has_effect()) else {
+                continue;
+            };
+            for late in &readers[changed + 1..] {
+                let by = readers[changed].full_name();
+                refuse(*late, format!("`%{}` is read after `{by}` changed it", value.name()));
+            }
         }
     }
     violations
@@ -227,6 +258,16 @@ mod tests {
             r#"  %y = "sail.silu"(%x) {fast = true} : (tensor<?x64xbf16>) -> tensor<?x64xbf16>"#,
         );
         assert!(text.starts_with("`sail.silu` has no attribute `fast`"), "{text}");
+    }
+
+    #[test]
+    fn a_cache_is_not_read_once_it_was_changed() {
+        let text = refusal::<Graph>(
+            r#"  %c = "sail.cache"() {layer = 0 : i64, kv_heads = 1 : i64, head_dim = 64 : i64} : () -> !sail.kv_cache<1, 64>
+  %d = "sail.cache_write"(%c, %x, %x, %rows) : (!sail.kv_cache<1, 64>, tensor<?x64xbf16>, tensor<?x64xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<1, 64>
+  %y = "sail.attention"(%x, %c, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<1, 64>, tensor<?x2xi32>) -> tensor<?x64xbf16>"#,
+        );
+        assert!(text.starts_with("`%c` is read after `sail.cache_write` changed it"), "{text}");
     }
 
     #[test]

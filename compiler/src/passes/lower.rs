@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use sail_ir::op::{Attribute, Attributes};
+use sail_ir::op::Attribute;
 
 use super::Pass;
-use crate::rewrite::{Decline, Join, New, Rewriter};
+use super::fuse::{group_experts, int};
+use crate::rewrite::{New, Rewriter};
 use crate::view::{Function, Op, Value};
 
 /// `positions`: the longest sequence, rows of RoPE's tables.
@@ -34,7 +35,7 @@ fn function_to_kernels<'c>(
             }
             "experts" => {
                 // A decline leaves the op where it is, which the seal then refuses by name.
-                let _ = group(op, None, rewriter);
+                let _ = group_experts::group(op, rewriter);
             }
             // There is one rank: the sum over ranks is the value.
             "all_reduce" => rewriter.replace(op, &[op.operand("x")]),
@@ -54,52 +55,6 @@ fn table<'c, 'm>(reader: Op<'c, 'm>, positions: u64, rewriter: &mut Rewriter<'c>
     let attributes = attributes.into_iter().collect();
     let name = format!("rope.{}", reader.size("head_dim"));
     rewriter.insert(reader, New { op: "table", operands: &[], attributes, name }).result()
-}
-
-/// Replace `experts` by its steps: sort rows by expert, gather and gate, come down, combine.
-///
-/// With `sum`, the addition of a residual to the experts' result, that is replaced as well.
-/// Declines when the experts' weights are not tensors of the checkpoint.
-pub(super) fn group<'c, 'm>(
-    experts: Op<'c, 'm>,
-    sum: Option<(Op<'c, 'm>, Value<'c, 'm>)>,
-    rewriter: &mut Rewriter<'c>,
-) -> Result<(), Decline> {
-    let [x, ids, weights, gate, up, down] =
-        ["x", "ids", "weights", "gate", "up", "down"].map(|name| experts.operand(name));
-    down.must_be_made_by("weight")?;
-    let root = sum.map_or(experts, |(add, _)| add);
-    let module = experts.label();
-    let name = |part: &str| format!("{module}.{part}");
-    let both = [gate, up];
-    let gate_up =
-        rewriter.join_weights(root, &both, Join::StackInterleave, name("gate_up.weight"))?;
-
-    let count = gate.must_be_made_by("weight")?.attributes();
-    let count = count.get("paths").map_or(0, |paths| match paths {
-        Attribute::Texts(paths) => paths.len() as u64,
-        _ => 0,
-    });
-    let attributes: Attributes = [("experts", int(count))].into_iter().collect();
-    let new = New { op: "group_by_expert", operands: &[ids], attributes, name: name("group") };
-    let [order, place, starts] = rewriter.insert(root, new).results()[..] else {
-        unreachable!("`group_by_expert` has three results")
-    };
-    let mut next = |op, operands: &[Value<'c, 'm>], name: String| {
-        rewriter.insert(root, New { op, operands, attributes: Attributes::new(), name }).result()
-    };
-    let act = next("grouped_gate_up_silu", &[x, order, starts, gate_up], name("act"));
-    let out = next("grouped_linear", &[act, starts, down], name("out"));
-    let y = match sum {
-        Some((_, residual)) => next("combine_add", &[out, place, weights, residual], root.label()),
-        None => next("combine", &[out, place, weights], root.label()),
-    };
-    rewriter.replace(root, &[y]);
-    Ok(())
-}
-
-fn int(value: u64) -> Attribute {
-    Attribute::Int(i64::try_from(value).expect("sizes of a checked model fit i64"))
 }
 
 #[cfg(test)]
