@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("qk_norm_rope_write gives the twin's queries, keys and values", fused_write),
         Test::new("attention holds for one row, page borders and several slots", attention),
         Test::new("attention holds for every head size and group", head_sizes),
+        Test::new("attention holds after thousands of positions", long),
         Test::new("attention holds where one key takes all the weight", sharp),
         Test::new("a row attends the same whatever its neighbours and the chunk", chunks),
         Test::new("attention never reads what was not written", unwritten),
@@ -280,6 +281,11 @@ fn head_sizes() {
         let filled = Filled::new(Heads { query, kv, dim }, &[70, 3], 1.0);
         filled.check(&[run_of(0, 50, 70), run_of(1, 2, 3)].concat(), 1.0);
     }
+}
+
+fn long() {
+    let filled = Filled::new(Heads { query: 2, kv: 1, dim: 128 }, &[3_400], 1.0);
+    filled.check(&[run_of(0, 2_860, 2_863), run_of(0, 3_399, 3_400)].concat(), 1.0);
 }
 
 fn sharp() {
