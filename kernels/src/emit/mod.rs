@@ -40,7 +40,7 @@ pub use value::{Bf16, Bool, Carried, Element, ElementKind, F32, I32, Index, Numb
 pub struct Block<'c> {
     pub index: Index<'c>,
     pub first_row: Index<'c>,
-    /// Rows of this block; fewer than `rows_per_block` in the last one.
+    /// Rows of this block; none or less than none when the rows before it were all.
     pub rows: Index<'c>,
     pub first_column: Index<'c>,
     /// One past the last column.
@@ -197,11 +197,12 @@ impl<'c> Builder<'c> {
     /// Run `body` for each block of rows that items `begin .. end` touch.
     ///
     /// A block comes once, with the columns of it that this call has to compute, so that work for
-    /// the rows alone is done once per block.
+    /// the rows alone is done once per block. The rows are dealt evenly to the grid's blocks: items
+    /// of a call are about equal, and none has more than `rows_per_block`.
     pub fn for_each_block(&mut self, grid: &Grid, body: impl FnOnce(&mut Self, Block<'c>)) {
         let rows = self.rows(grid);
         let columns = self.index(u64::from(grid.columns));
-        let per_block = self.index(u64::from(grid.rows_per_block));
+        let per_block = self.even_rows(rows, grid);
         let (begin, end) = (self.begin, self.end);
         let first = self.div(begin, columns);
         let past = self.add_constant(end, u64::from(grid.columns) - 1);
@@ -218,6 +219,22 @@ impl<'c> Builder<'c> {
             let rows = k.min(left, per_block);
             body(k, Block { index, first_row, rows, first_column, end_column });
         });
+    }
+
+    /// Rows of a block when `rows` are dealt evenly, in runs of four where the grid's blocks are.
+    fn even_rows(&mut self, rows: Index<'c>, grid: &Grid) -> Index<'c> {
+        let most = u64::from(grid.rows_per_block);
+        let run = if most.is_multiple_of(4) { 4 } else { 1 };
+        let blocks = self.add_constant(rows, most - 1);
+        let blocks = self.div_constant(blocks, most);
+        let one = self.index(1);
+        let blocks = self.max(blocks, one);
+        let even = self.add(rows, blocks);
+        let even = self.sub(even, one);
+        let even = self.div(even, blocks);
+        let even = self.add_constant(even, run - 1);
+        let even = self.div_constant(even, run);
+        self.mul_constant(even, run)
     }
 
     /// Run `body` for each row that items `begin .. end` of a grid with one column hold.

@@ -23,8 +23,9 @@ use product::{PackedRows, Product};
 pub use prologue::Prologue;
 pub(crate) use prologue::{direct, rms_scale, row_of};
 
-/// Rows a thread packs at once.
-pub const ROWS_PER_BLOCK: u32 = 512;
+/// Most rows a thread packs at once: many enough that a panel is multiplied for longer than it takes
+/// to come from memory, few enough that they stay near.
+pub const ROWS_PER_BLOCK: u32 = 256;
 
 /// What is applied to the sum and the bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
