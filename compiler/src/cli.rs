@@ -5,6 +5,7 @@ mod explain;
 mod inspect;
 mod progress;
 mod synth;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +32,8 @@ pub enum Command {
     Explain(explain::Explain),
     /// Write a random checkpoint of a published size.
     Synth(synth::Synth),
+    /// Compare a `.sail` file with recorded outputs of an independent reference.
+    Verify(verify::Verify),
 }
 
 /// Carry out one command. What it prints on standard output is its result and nothing else.
@@ -40,5 +43,6 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Inspect(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Synth(command) => command.run(),
+        Command::Verify(command) => command.run(),
     }
 }

@@ -31,6 +31,8 @@ pub enum CompileError {
     UnknownRule { rule: String, known: Vec<String> },
     /// A name that no pass has.
     UnknownPass { pass: String, known: Vec<String> },
+    /// `verify` found a stage or tokens too far from the reference.
+    Beyond { case: String, stage: Option<String>, file: String },
     /// A plan of ours breaks its own rules.
     Plan { because: String },
     /// A file the artifact carries cannot be read.
@@ -64,6 +66,12 @@ impl fmt::Display for CompileError {
             ),
             Self::UnknownRule { rule, .. } => write!(f, "there is no fusion rule `{rule}`"),
             Self::UnknownPass { pass, .. } => write!(f, "there is no pass `{pass}`"),
+            Self::Beyond { case, stage, file } => {
+                let what = stage.as_ref().map_or("its tokens or routes".to_owned(), |stage| {
+                    format!("stage `{stage}` first")
+                });
+                write!(f, "case {case} lies beyond its bound: {what}\n  in `{file}`")
+            }
             Self::Plan { because } => {
                 write!(f, "the plan is not sound\n  because {because}")
             }
@@ -89,6 +97,7 @@ impl Help for CompileError {
             Self::UnknownPass { .. } => "SC0307",
             Self::Read { .. } => "SC0308",
             Self::Plan { .. } => "SC0312",
+            Self::Beyond { .. } => "SC0702",
         }
     }
 
@@ -117,6 +126,7 @@ impl Help for CompileError {
             Self::NoTemplate { .. } | Self::TooLarge { .. } | Self::Read { .. } => 3,
             Self::OldHost => 4,
             Self::Plan { .. } => 101,
+            Self::Beyond { .. } => 5,
             _ => 2,
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod judge;
 mod report;
+pub mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -109,6 +109,22 @@ pub fn tiles(picture: &Rgb, tiling: &Tiling) -> Result<Tiles, ImageError> {
     Ok(Tiles { size, bytes, table: tiling::normalised(tiling) })
 }
 
+impl Tiles {
+    /// Tiles that were cut elsewhere: `bytes` is `[n, size, size, 3]` for the size of `tiling`.
+    ///
+    /// Refuses a tiling that makes no sense ([`check`]).
+    ///
+    /// # Panics
+    ///
+    /// When `bytes` is not whole tiles.
+    pub fn of_bytes(bytes: Vec<u8>, tiling: &Tiling) -> Result<Self, ImageError> {
+        check(tiling)?;
+        let tile = 3 * tiling.tile_size as usize * tiling.tile_size as usize;
+        assert_eq!(bytes.len() % tile, 0, "broken invariant `tiles.whole`: {} bytes", bytes.len());
+        Ok(Self { size: tiling.tile_size, bytes, table: tiling::normalised(tiling) })
+    }
+}
+
 /// Append the `size` by `size` pixels at (`left`, `top`).
 fn crop(picture: &Rgb, left: u32, top: u32, size: u32, out: &mut Vec<u8>) {
     let stride = 3 * picture.width as usize;

@@ -210,8 +210,10 @@ impl<'a> FunctionBuilder<'a> {
     }
 
     fn max_outputs(&self) -> u32 {
+        let largest = |classes: &[u32]| classes.last().copied().unwrap_or(1);
         match self.view.name.as_str() {
-            "decode" => self.bounds.decode.last().copied().unwrap_or(1),
+            "decode" => largest(&self.bounds.decode),
+            "prefill.taps" => largest(&self.bounds.prefill), // all rows are looked at
             _ => self.bounds.max_outputs,
         }
     }

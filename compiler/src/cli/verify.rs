@@ -1,0 +1,69 @@
+//! `sailc verify`: an artifact against recorded outputs of an independent reference.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use sail_runtime::{Options, Program};
+
+use crate::error::{CompileError, Failure, boxed};
+use crate::golden::run::{observe, positions, rule};
+use crate::golden::{Golden, judge};
+
+/// Compare every stage of a `.sail` file with a golden file of the same checkpoint.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sailc verify model.sail --golden golden.safetensors")]
+pub struct Verify {
+    /// A `.sail` file for this machine.
+    file: PathBuf,
+    /// Recorded outputs; `tests/goldens/README.md` says how they are made.
+    #[arg(long)]
+    golden: PathBuf,
+    /// All processors this process may use by default.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    /// Refuses (exit 5) when a stage lies beyond its bound or other tokens are generated.
+    pub fn run(&self) -> Result<(), Failure> {
+        let golden = Golden::open(&self.golden).map_err(boxed)?;
+        let options = Options {
+            threads: self.threads,
+            context: Some(positions(&golden)?),
+            slots: 1,
+            taps: true,
+            ..Options::default()
+        };
+        let program = Program::open(&self.file, &options).map_err(boxed)?;
+        let mut verdicts = Vec::new();
+        for case in golden.cases() {
+            let observed = observe(&program, &case)?;
+            let verdict = judge(&case, &observed, rule(&program)).map_err(boxed)?;
+            if !self.json {
+                print!("{verdict}");
+            }
+            verdicts.push(verdict);
+        }
+        program.wait_verified().map_err(boxed)?;
+        let green = verdicts.iter().filter(|verdict| verdict.is_green()).count();
+        if self.json {
+            println!(
+                "{}",
+                serde_json::json!({"schema": "sailc.verify/1", "cases": verdicts, "green": green})
+            );
+        } else {
+            println!("{green} of {} cases within their bounds", verdicts.len());
+        }
+        match verdicts.iter().find(|verdict| !verdict.is_green()) {
+            None => Ok(()),
+            Some(verdict) => Err(boxed(CompileError::Beyond {
+                case: verdict.case.clone(),
+                stage: verdict.first_beyond().map(|stage| stage.name.clone()),
+                file: self.file.display().to_string(),
+            })),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Runs a recorded case on a program, for [`super::judge`].
+
+use std::sync::atomic::AtomicBool;
+
+use half::bf16;
+use sail_runtime::Program;
+use sail_runtime::execute::{Engine, Outputs, Row, Tokens, Twin};
+use sail_runtime::image::Tiles;
+use sail_runtime::taps::{Inside, Pattern, collect};
+
+use super::judge::{GREEDY_TOKENS, Observed, Rule};
+use super::{Case, Golden};
+use crate::error::{Failure, boxed};
+
+/// How the decoder stages of `program` are judged when its own router chooses.
+#[must_use]
+pub fn rule(program: &Program) -> Rule {
+    match &program.manifest().model.decoder.experts {
+        None => Rule::Dense,
+        Some(experts) => Rule::Routed { top_k: experts.top_k as usize },
+    }
+}
+
+/// Positions that the longest case of a golden needs, with what it generates.
+pub fn positions(golden: &Golden) -> Result<u32, Failure> {
+    let mut most = 0;
+    for case in golden.cases() {
+        most = most.max(case.ids().map_err(boxed)?.len() + GREEDY_TOKENS);
+    }
+    Ok(u32::try_from(most).unwrap_or(u32::MAX))
+}
+
+/// What `program` computes for a case: every tapped stage, then the tokens it would generate.
+///
+/// Stages come from the tapped twins, tokens from the production functions.
+///
+/// Refuses a case whose tiles are not of the program's size, and what the device refuses.
+pub fn observe(program: &Program, case: &Case<'_>) -> Result<Observed, Failure> {
+    let ids = case.ids().map_err(boxed)?;
+    let context = program.manifest().tokens.image_context;
+    let image_rows = image_rows(&ids, context);
+    let pictures = pictures(program, case)?;
+    let stop = AtomicBool::new(false);
+    let engine = &mut *program.engine();
+    let held = u32::try_from(ids.len() + GREEDY_TOKENS).unwrap_or(u32::MAX);
+    engine.hold(0, held).expect("broken invariant `golden.held`: opened with fewer positions");
+
+    let tiles = pictures.as_ref().map_or(0, Tiles::count) as u32;
+    let mut fill = |range, out: &mut [bf16]| {
+        if let Some(pictures) = &pictures {
+            pictures.pixels_bf16(range, out);
+        }
+    };
+    let inside = Inside { tiles, fill: &mut fill, ids: &ids, image_rows: &image_rows };
+    let tensors = collect(engine, inside, &Pattern::new("*"), &stop).map_err(boxed)?;
+    let stages = tensors.into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
+
+    if tiles > 0 {
+        engine.vision(Twin::Production, tiles, &mut fill, &stop, &mut |_| ()).map_err(boxed)?;
+    }
+    let greedy = generate(engine, &ids, &image_rows, &program.manifest().tokens.eos, &stop)?;
+    Ok(Observed { stages, greedy: Some(greedy) })
+}
+
+/// For each token its row of the image features, or -1 for text.
+fn image_rows(ids: &[u32], context: u32) -> Vec<i32> {
+    let mut next = 0;
+    let row = |id: &u32| {
+        if *id != context {
+            return -1;
+        }
+        next += 1;
+        next - 1
+    };
+    ids.iter().map(row).collect()
+}
+
+fn pictures(program: &Program, case: &Case<'_>) -> Result<Option<Tiles>, Failure> {
+    let Some(tiles) = case.tiles().map_err(boxed)? else { return Ok(None) };
+    let tiling = &program.manifest().tiling;
+    let size = tiling.tile_size as usize;
+    if tiles.dims.get(1..) != Some(&[size, size, 3]) {
+        return Err(boxed(case.golden.refuse(format!(
+            "its tiles are {:?}, the program's are {size} pixels on a side",
+            tiles.dims
+        ))));
+    }
+    Tiles::of_bytes(tiles.bytes.to_vec(), tiling).map(Some).map_err(boxed)
+}
+
+/// The most probable tokens after the prompt, the end of text left out.
+fn generate(
+    engine: &mut Engine,
+    ids: &[u32],
+    image_rows: &[i32],
+    eos: &[u32],
+    stop: &AtomicBool,
+) -> Result<Vec<u32>, Failure> {
+    let tokens = Tokens { slot: 0, start: 0, ids, image_rows };
+    let (twin, last) = (Twin::Production, Outputs::Last);
+    engine.prefill(twin, tokens, last, stop, &mut |_| ()).map_err(boxed)?;
+    let mut generated = Vec::new();
+    for position in ids.len().. {
+        let id = most_probable(engine.logits(0));
+        if eos.contains(&id) {
+            break;
+        }
+        generated.push(id);
+        if generated.len() == GREEDY_TOKENS {
+            break;
+        }
+        let row = Row { slot: 0, position: position as u32, id };
+        engine.decode(&[row], stop, &mut |_| ()).map_err(boxed)?;
+    }
+    Ok(generated)
+}
+
+/// The lowest id of the greatest logit.
+fn most_probable(logits: &[bf16]) -> u32 {
+    let mut best = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
