@@ -1,8 +1,8 @@
 //! Values from the inside of a model, for comparing with another implementation.
 //!
 //! Names are those of the reference program: `pixels`, `vit.N`, `vision`, `image_features`,
-//! `layers.N`, `router.N`, `logits`. The first, the fourth and the last are ports, the others are
-//! what tapped twins of the functions write. Batches of image tiles and chunks of the prompt are
+//! `layers.N`, `router.N`, `logits`. They are what the tapped twins of the functions write; the first,
+//! the fourth and the last are read from their ports in a plan that does not tap them. Batches of image tiles and chunks of the prompt are
 //! put together, so a tensor has all tiles or all positions.
 
 use std::fs::{self, File};
@@ -83,11 +83,11 @@ pub fn collect(
     let Inside { tiles, fill, ids, image_rows } = inside;
     let mut collector = Collector::new(engine, pattern);
     if tiles > 0 {
-        if pattern.matches("pixels") {
+        if collector.wants_port("pixels") {
             collector.pixels(engine, tiles, fill);
         }
         engine.vision(Twin::Tapped, tiles, fill, stop, &mut |done| collector.take(done))?;
-        if pattern.matches("image_features") {
+        if collector.wants_port("image_features") {
             collector.features(engine, tiles);
         }
     }
@@ -112,6 +112,11 @@ impl<'p> Collector<'p> {
         Self { pattern, names, tensors: Vec::new() }
     }
 
+    /// Is the port to stand for `name`? Not when the function taps the same values itself.
+    fn wants_port(&self, name: &str) -> bool {
+        self.pattern.matches(name) && self.names.iter().all(|tapped| tapped != name)
+    }
+
     /// What one call left in the taps, and its logits.
     fn take(&mut self, done: &Done) {
         for (_, buffer) in done.function.buffers.iter() {
@@ -122,7 +127,7 @@ impl<'p> Collector<'p> {
                     let values = done.device.tap(index).iter().copied();
                     self.append(name, buffer, rows(buffer, done), values);
                 }
-                Place::Port { port: Port::Logits } if self.pattern.matches("logits") => {
+                Place::Port { port: Port::Logits } if self.wants_port("logits") => {
                     let values = done.device.logits().iter().map(|value| value.to_f32());
                     self.append("logits", buffer, u64::from(done.call.outputs), values);
                 }
