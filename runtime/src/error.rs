@@ -5,7 +5,11 @@ use std::fmt;
 use sail_ir::Help;
 use sail_ir::artifact::{ArtifactError, Incompatible};
 
+use crate::cache::Full;
 use crate::device::DeviceError;
+use crate::image::ImageError;
+use crate::sample::SampleError;
+use crate::text::TextError;
 
 /// Wraps the errors of the parts and says which file or picture they are about.
 #[derive(Debug)]
@@ -20,6 +24,24 @@ pub enum RunError {
     Device(DeviceError),
     /// More positions than there are.
     Context(ContextError),
+    /// This picture cannot be used.
+    Picture { name: String, error: ImageError },
+    /// The text cannot become a prompt.
+    Text(TextError),
+    /// No token can be chosen.
+    Sample(SampleError),
+    /// All conversations that were made room for are going on.
+    Busy,
+    /// Other conversations hold the pages that this one needs.
+    Full(Full),
+    /// A prompt of ids has none.
+    NoIds,
+    /// The model has no such token.
+    UnknownId { id: u32, vocabulary: u64 },
+    /// A prompt of ids and its pictures do not belong together.
+    Places { found: u32, expected: u32 },
+    /// Values from the inside are there for one first question only.
+    Taps,
 }
 
 /// A conversation that does not fit.
@@ -77,6 +99,27 @@ impl fmt::Display for RunError {
             Self::Unfit { file, what, .. } => f.write_str(&located(what, file)),
             Self::Device(error) => error.fmt(f),
             Self::Context(error) => error.fmt(f),
+            Self::Picture { name, error } => f.write_str(&located(error, name)),
+            Self::Text(error) => error.fmt(f),
+            Self::Sample(error) => error.fmt(f),
+            Self::Busy => write!(f, "no conversation can begin\n  because all slots are taken"),
+            Self::Full(Full { needed, free }) => write!(
+                f,
+                "the conversation cannot go on\n  because it needs {needed} pages of the cache and {free} are free"
+            ),
+            Self::NoIds => write!(f, "the prompt has no token ids"),
+            Self::UnknownId { id, vocabulary } => write!(
+                f,
+                "token {id} is not known\n  because the model has {vocabulary} tokens, counted from 0"
+            ),
+            Self::Places { found, expected } => write!(
+                f,
+                "the prompt has {found} places for pictures, the pictures take {expected}"
+            ),
+            Self::Taps => write!(
+                f,
+                "values from the inside are not to be had here\n  because the program was opened without taps, or the conversation has begun"
+            ),
         }
     }
 }
@@ -91,6 +134,13 @@ impl Help for RunError {
             Self::Unfit { .. } => "SC0411",
             Self::Device(error) => error.code(),
             Self::Context(_) => "SC0531",
+            Self::Picture { error, .. } => error.code(),
+            Self::Text(error) => error.code(),
+            Self::Sample(error) => error.code(),
+            Self::Busy | Self::Full(_) => "SC0532",
+            Self::NoIds | Self::UnknownId { .. } => "SC0533",
+            Self::Places { .. } => "SC0534",
+            Self::Taps => "SC0535",
         }
     }
 
@@ -101,6 +151,15 @@ impl Help for RunError {
             Self::Unfit { hint, .. } => hint.clone(),
             Self::Device(error) => error.hint(),
             Self::Context(error) => Some(context_hint(error)),
+            Self::Picture { error, .. } => error.hint(),
+            Self::Text(error) => error.hint(),
+            Self::Sample(error) => error.hint(),
+            Self::Busy | Self::Full(_) => Some("end another conversation first".to_owned()),
+            Self::NoIds | Self::UnknownId { .. } | Self::Taps => None,
+            Self::Places { .. } => Some(
+                "a picture's places are the ids of `<IMG_CONTEXT>`, one for each of its features"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -111,6 +170,12 @@ impl Help for RunError {
             Self::Unfit { .. } => 4,
             Self::Device(error) => error.exit_code(),
             Self::Context(_) => 3,
+            Self::Picture { error, .. } => error.exit_code(),
+            Self::Text(error) => error.exit_code(),
+            Self::Sample(error) => error.exit_code(),
+            Self::Busy | Self::Full(_) => 7,
+            Self::NoIds | Self::UnknownId { .. } | Self::Places { .. } => 3,
+            Self::Taps => 1,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod execute;
 pub mod image;
 pub mod program;
 pub mod sample;
+pub mod session;
 pub mod taps;
 pub mod text;
 pub mod trace;
@@ -16,3 +17,4 @@ mod fixtures;
 
 pub use error::{ContextError, RunError};
 pub use program::{DeviceKind, Options, Program};
+pub use session::{Answer, End, Event, Input, Picture, Request, Session};

@@ -14,7 +14,9 @@ use sail_ir::plan::Plan;
 
 use crate::RunError;
 use crate::device::{Capacity, Device, DeviceError, Layout, host, null};
-use crate::execute::Engine;
+use crate::execute::{Done, Engine};
+use crate::image;
+use crate::text::Text;
 
 /// What carries out the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,9 +49,15 @@ pub struct Options {
 /// Positions of a conversation unless asked otherwise.
 pub const DEFAULT_CONTEXT: u32 = 8192;
 
+/// Hears of calls; see [`Program::watch`].
+pub type Watcher = Box<dyn FnMut(&Plan, &Done) + Send>;
+
 /// See the module. Sessions borrow it; it is shared between threads.
 pub struct Program {
     artifact: Arc<Artifact>,
+    text: Text,
+    /// Hears of every call of a session.
+    watcher: Mutex<Option<Watcher>>,
     engine: Mutex<Engine>,
     check: WeightCheck,
     /// Slots nobody has.
@@ -76,8 +84,11 @@ impl Program {
         if options.verify_first {
             check.wait().map_err(|error| RunError::Artifact { file: file.clone(), error })?;
         }
-        let plan = artifact.manifest().plan.clone();
+        let manifest = artifact.manifest();
+        let text = Text::new(artifact.tokenizer(), &manifest.prompt).map_err(RunError::Text)?;
+        let plan = manifest.plan.clone();
         let (layout, threads) = plan_memory(&plan, options, &file)?;
+        check_sizes(manifest, &layout, &file)?;
         let context = layout.capacity.context;
         let device: Box<dyn Device> = match options.device {
             DeviceKind::Host => Box::new(host::Host::new(&artifact, &layout, threads)?),
@@ -87,6 +98,8 @@ impl Program {
             device: device.describe(),
             free_slots: Mutex::new((0..layout.capacity.slots).rev().collect()),
             engine: Mutex::new(Engine::new(device, plan, layout)),
+            text,
+            watcher: Mutex::new(None),
             artifact,
             check,
             context,
@@ -128,6 +141,25 @@ impl Program {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The tokenizer and the form of conversations.
+    #[must_use]
+    pub fn text(&self) -> &Text {
+        &self.text
+    }
+
+    /// Have `watcher` hear of every call that a session makes from now on. The times of steps are
+    /// there when [`Options::times`] asked for them.
+    pub fn watch(&self, watcher: Option<Watcher>) {
+        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = watcher;
+    }
+
+    pub(crate) fn tell(&self, done: &Done) {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watcher) = &mut *watcher {
+            watcher(&self.artifact.manifest().plan, done);
+        }
+    }
+
     /// Whether the weights are those that were written, as far as is known: `Ok(false)` while
     /// nobody knows yet.
     pub fn verified(&self) -> Result<bool, RunError> {
@@ -151,13 +183,12 @@ impl Program {
     }
 
     /// A slot for a conversation, `None` when all are taken.
-    #[must_use]
-    pub fn take_slot(&self) -> Option<u32> {
+    pub(crate) fn take_slot(&self) -> Option<u32> {
         self.slots().pop()
     }
 
     /// Let another conversation have a slot.
-    pub fn give_slot(&self, slot: u32) {
+    pub(crate) fn give_slot(&self, slot: u32) {
         self.slots().push(slot);
     }
 
@@ -202,6 +233,25 @@ fn plan_memory(plan: &Plan, options: &Options, file: &str) -> Result<(Layout, us
         }
         _ => Ok((layout, threads)),
     }
+}
+
+/// What the manifest says about pictures is what the functions read and write.
+fn check_sizes(manifest: &Manifest, layout: &Layout, file: &str) -> Result<(), RunError> {
+    let tiling = &manifest.tiling;
+    image::check(tiling).map_err(|error| RunError::Picture { name: file.to_owned(), error })?;
+    let pixels = 3 * u64::from(tiling.tile_size).pow(2);
+    let agree = manifest.plan.function("vision").is_none()
+        || (pixels == layout.tile_values && u64::from(tiling.tokens_per_tile) == layout.tile_rows);
+    let fits = manifest.model.decoder.vocabulary <= layout.vocabulary;
+    if agree && fits {
+        return Ok(());
+    }
+    let what = format!(
+        "the artifact's sizes disagree\n  because pictures have {pixels} values and {} places, \
+         its functions {} and {}",
+        tiling.tokens_per_tile, layout.tile_values, layout.tile_rows
+    );
+    Err(RunError::Unfit { file: file.to_owned(), what, hint: None })
 }
 
 /// Memory of the machine, where it says so.
