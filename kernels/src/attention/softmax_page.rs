@@ -187,7 +187,7 @@ impl<'c> SoftmaxPage<'c> {
         } else if k.lanes() == 16 {
             Blocking { heights: &[4, 1], columns: 4 }
         } else {
-            Blocking { heights: &[1], columns: 4 }
+            Blocking { heights: &[2, 1], columns: 4 }
         }
     }
 
@@ -201,26 +201,46 @@ impl<'c> SoftmaxPage<'c> {
         height: u32,
     ) {
         let scores = self.scores(k, keys, first, height);
-        let per_vector = (PAGE / u64::from(k.lanes())) as usize;
-        for (at, scores) in scores.chunks_exact(per_vector).enumerate() {
+        for (at, scores) in scores.iter().enumerate() {
             let vector = k.add_constant(first, at as u64);
             self.soften(k, scores, base, vector);
         }
     }
 
-    /// Products of `height` queries with 64 keys: `height · 64 / lanes` vector registers.
+    /// Products of `height` queries with 64 keys: `64 / lanes` vector registers for each.
     fn scores(
         &self,
         k: &mut Builder<'c>,
         keys: Ptr<'c>,
         first: Index<'c>,
         height: u32,
-    ) -> Vec<F32<'c>> {
-        let lanes = k.lanes();
-        let columns = PAGE / u64::from(lanes);
+    ) -> Vec<Vec<F32<'c>>> {
+        let all = PAGE / u64::from(k.lanes());
+        let step = u64::from(self.blocking(k).columns);
         let query_bytes = 2 * u64::from(self.layout.head_dim);
         let queries = k.mul_constant(first, query_bytes);
         let queries = k.at_bytes(self.queries, queries);
+        let mut scores = vec![Vec::new(); height as usize];
+        for start in (0..all).step_by(step as usize) {
+            let columns = step.min(all - start);
+            let keys = k.at_bytes_constant(keys, 4 * u64::from(k.lanes()) * start);
+            let sums = self.column_scores(k, [keys, queries], height, columns);
+            for (scores, sums) in scores.iter_mut().zip(sums.chunks_exact(columns as usize)) {
+                scores.extend(sums);
+            }
+        }
+        scores
+    }
+
+    /// [`Self::scores`] for `columns` vector registers of keys: `height · columns` sums.
+    fn column_scores(
+        &self,
+        k: &mut Builder<'c>,
+        [keys, queries]: [Ptr<'c>; 2],
+        height: u32,
+        columns: u64,
+    ) -> Vec<F32<'c>> {
+        let lanes = k.lanes();
         let none = k.f32s(0.0, lanes);
         let sums = vec![none; (u64::from(height) * columns) as usize];
         let (zero, pairs) = (k.index(0), k.index(u64::from(self.layout.head_dim / 2)));
@@ -229,11 +249,11 @@ impl<'c> SoftmaxPage<'c> {
             let line = k.at_bytes(keys, line);
             let keys = load_line(k, line, columns);
             let queries = k.at::<I32>(queries, pair);
-            for row in 0..u64::from(height) {
-                let query = k.at_bytes_constant(queries, row * query_bytes);
+            for (row, sums) in sums.chunks_exact_mut(columns as usize).enumerate() {
+                let offset = row as u64 * 2 * u64::from(self.layout.head_dim);
+                let query = k.at_bytes_constant(queries, offset);
                 let query = k.load_pair_everywhere(query, lanes);
-                for (column, keys) in keys.iter().enumerate() {
-                    let sum = &mut sums[(row * columns) as usize + column];
+                for (sum, keys) in sums.iter_mut().zip(&keys) {
                     *sum = k.dot_bf16(*sum, query, *keys);
                 }
             }
