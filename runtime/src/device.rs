@@ -14,9 +14,11 @@ mod layout;
 pub mod null;
 pub mod signal;
 
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
 use half::bf16;
+use sail_ir::id::BufferId;
 
 pub use error::DeviceError;
 pub use layout::{Capacity, ControlLayout, Layout};
@@ -61,7 +63,10 @@ pub trait Device: Send {
     /// Pictures for the next call of `vision`, `[n, c, s, s]`; room for its largest class.
     fn pixels(&mut self) -> &mut [bf16];
 
-    /// Carry out a call and wait for its end.
+    /// Carry out launches of a call, in order from the first, and wait for their end.
+    ///
+    /// All of them at once, or a few at a time with the call unchanged: in between, values can be
+    /// looked at and changed ([`Self::scratch`]).
     ///
     /// Refuses nothing that the plan and the layout allow. Gives up with
     /// [`DeviceError::Interrupted`] soon after `stop` is set; what was written until then is
@@ -70,7 +75,19 @@ pub trait Device: Send {
     /// # Panics
     ///
     /// When the call does not fit the class or the layout: the executor checks both.
-    fn run(&mut self, call: &Call, stop: &AtomicBool) -> Result<(), DeviceError>;
+    fn run(
+        &mut self,
+        call: &Call,
+        launches: Range<usize>,
+        stop: &AtomicBool,
+    ) -> Result<(), DeviceError>;
+
+    /// The call's rows of a bf16 buffer in the arena, between two launches of the call.
+    ///
+    /// # Panics
+    ///
+    /// When the buffer is not a bf16 buffer of the arena.
+    fn scratch(&mut self, call: &Call, buffer: BufferId) -> &mut [bf16];
 
     /// Keep the features of the last call of `vision` (`tiles` of them) as those of the image
     /// tiles `first ..`, where `prefill` finds them.

@@ -12,7 +12,8 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
 use half::bf16;
-use sail_ir::plan::{Function, Plan};
+use sail_ir::id::BufferId;
+use sail_ir::plan::{Function, Place, Plan};
 
 use crate::cache::{Full, Pages};
 use crate::device::{Call, Device, DeviceError, Layout, StepTime};
@@ -72,14 +73,18 @@ pub struct Engine {
     plan: Plan,
     layout: Layout,
     pages: Pages,
+    replace: Option<Replace>,
 }
+
+/// Changes tapped values: name, and values of the call's rows.
+pub type Replace = Box<dyn FnMut(&str, &mut [bf16]) + Send>;
 
 impl Engine {
     /// Expects a device made for this plan and layout.
     #[must_use]
     pub fn new(device: Box<dyn Device>, plan: Plan, layout: Layout) -> Self {
         let pages = Pages::new(layout.pages, layout.capacity.slots, layout.slot_pages);
-        Self { device, plan, layout, pages }
+        Self { device, plan, layout, pages, replace: None }
     }
 
     #[must_use]
@@ -246,7 +251,29 @@ impl Engine {
         control[..4].copy_from_slice(&[call.tokens, call.images, call.outputs, slot_pages]);
         let table = self.pages.table();
         control[at.page_table..][..table.len()].copy_from_slice(table);
-        self.device.run(call, stop)
+        let function = &self.plan.functions[call.function];
+        let launches = function.launches.len();
+        let Some(replace) = &mut self.replace else {
+            return self.device.run(call, 0..launches, stop);
+        };
+        for launch in 0..launches {
+            if launch > 0
+                && let Some((name, buffer)) = tapped_input(function, launch)
+            {
+                replace(name, self.device.scratch(call, buffer));
+            }
+            self.device.run(call, launch..launch + 1, stop)?;
+        }
+        Ok(())
+    }
+
+    /// From now on, let `replace` change tapped values before the launch that reads them begins;
+    /// `None`: no more.
+    ///
+    /// It is given the tap's name and the values of the call's rows. Functions are cut into
+    /// launches where the compiler expects this to be wanted: before the choice of experts.
+    pub fn replace_tapped(&mut self, replace: Option<Replace>) {
+        self.replace = replace;
     }
 
     fn tell(&self, call: &Call, positions: u64, watch: Watch) {
@@ -289,6 +316,18 @@ impl Engine {
         );
         class
     }
+}
+
+/// The value that the first step of a launch reads first, when it is tapped.
+fn tapped_input(function: &Function, launch: usize) -> Option<(&str, BufferId)> {
+    let first = &function.steps[function.launches[launch].steps[0]];
+    let wanted = *first.arguments.first()?;
+    let taps = function.steps.iter().filter(|(_, step)| step.arguments.first() == Some(&wanted));
+    taps.filter_map(|(_, step)| match &function.buffers[*step.arguments.last()?].place {
+        Place::Tap { name } => Some((name.as_str(), wanted)),
+        _ => None,
+    })
+    .next()
 }
 
 /// Each token looks at itself and all before it.

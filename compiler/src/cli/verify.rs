@@ -18,6 +18,9 @@ pub struct Verify {
     /// Recorded outputs; `tests/goldens/README.md` says how they are made.
     #[arg(long)]
     golden: PathBuf,
+    /// Let the recorded router logits choose the experts: near-ties then fall alike.
+    #[arg(long)]
+    route_from_golden: bool,
     /// All processors this process may use by default.
     #[arg(long)]
     threads: Option<usize>,
@@ -40,8 +43,9 @@ impl Verify {
         let program = Program::open(&self.file, &options).map_err(boxed)?;
         let mut verdicts = Vec::new();
         for case in golden.cases() {
-            let observed = observe(&program, &case)?;
-            let verdict = judge(&case, &observed, rule(&program)).map_err(boxed)?;
+            let rule = rule(&program, self.route_from_golden);
+            let observed = observe(&program, &case, rule)?;
+            let verdict = judge(&case, &observed, rule).map_err(boxed)?;
             if !self.json {
                 print!("{verdict}");
             }

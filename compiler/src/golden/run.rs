@@ -1,10 +1,11 @@
 //! Runs a recorded case on a program, for [`super::judge`].
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use half::bf16;
 use sail_runtime::Program;
-use sail_runtime::execute::{Engine, Outputs, Row, Tokens, Twin};
+use sail_runtime::execute::{Engine, Outputs, Replace, Row, Tokens, Twin};
 use sail_runtime::image::Tiles;
 use sail_runtime::taps::{Inside, Pattern, collect};
 
@@ -12,12 +13,14 @@ use super::judge::{GREEDY_TOKENS, Observed, Rule};
 use super::{Case, Golden};
 use crate::error::{Failure, boxed};
 
-/// How the decoder stages of `program` are judged when its own router chooses.
+/// How the decoder stages of `program` are judged; `forced`: the golden's routers choose.
 #[must_use]
-pub fn rule(program: &Program) -> Rule {
-    match &program.manifest().model.decoder.experts {
+pub fn rule(program: &Program, forced: bool) -> Rule {
+    let experts = program.manifest().model.decoder.experts;
+    match experts.map(|experts| experts.top_k as usize) {
         None => Rule::Dense,
-        Some(experts) => Rule::Routed { top_k: experts.top_k as usize },
+        Some(top_k) if forced => Rule::Forced { top_k },
+        Some(top_k) => Rule::Routed { top_k },
     }
 }
 
@@ -32,10 +35,11 @@ pub fn positions(golden: &Golden) -> Result<u32, Failure> {
 
 /// What `program` computes for a case: every tapped stage, then the tokens it would generate.
 ///
-/// Stages come from the tapped twins, tokens from the production functions.
+/// Stages come from the tapped twins, tokens from the production functions. With [`Rule::Forced`]
+/// the golden's router logits choose the experts in the twins.
 ///
 /// Refuses a case whose tiles are not of the program's size, and what the device refuses.
-pub fn observe(program: &Program, case: &Case<'_>) -> Result<Observed, Failure> {
+pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observed, Failure> {
     let ids = case.ids().map_err(boxed)?;
     let context = program.manifest().tokens.image_context;
     let image_rows = image_rows(&ids, context);
@@ -52,7 +56,12 @@ pub fn observe(program: &Program, case: &Case<'_>) -> Result<Observed, Failure> 
         }
     };
     let inside = Inside { tiles, fill: &mut fill, ids: &ids, image_rows: &image_rows };
-    let tensors = collect(engine, inside, &Pattern::new("*"), &stop).map_err(boxed)?;
+    if matches!(rule, Rule::Forced { .. }) {
+        engine.replace_tapped(Some(recorded_routes(case)?));
+    }
+    let tensors = collect(engine, inside, &Pattern::new("*"), &stop);
+    engine.replace_tapped(None);
+    let tensors = tensors.map_err(boxed)?;
     let stages = tensors.into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
 
     if tiles > 0 {
@@ -60,6 +69,22 @@ pub fn observe(program: &Program, case: &Case<'_>) -> Result<Observed, Failure> 
     }
     let greedy = generate(engine, &ids, &image_rows, &program.manifest().tokens.eos, &stop)?;
     Ok(Observed { stages, greedy: Some(greedy) })
+}
+
+/// Puts the recorded logits of a router in the place of ours, chunk after chunk.
+fn recorded_routes(case: &Case<'_>) -> Result<Replace, Failure> {
+    let mut recorded = BTreeMap::new();
+    for name in case.stages().into_iter().filter(|name| name.starts_with("router.")) {
+        let tensor = case.tensor(name).map_err(boxed)?;
+        recorded.insert(name.to_owned(), (tensor.values, 0));
+    }
+    Ok(Box::new(move |name, ours| {
+        let Some((values, taken)) = recorded.get_mut(name) else { return };
+        for (ours, golden) in ours.iter_mut().zip(&values[*taken..]) {
+            *ours = bf16::from_f32(*golden);
+        }
+        *taken += ours.len();
+    }))
 }
 
 /// For each token its row of the image features, or -1 for text.

@@ -194,8 +194,7 @@ impl<'a> FunctionBuilder<'a> {
             (_, "decode") => self.bounds.decode.clone(),
             _ => self.bounds.prefill.clone(),
         };
-        let launches =
-            vec![Launch { rank: 0, steps: [StepId::new(0), StepId::new(self.steps.len())] }];
+        let launches = self.cut();
         Ok(Function {
             name: self.view.name.clone(),
             count: self.count,
@@ -207,6 +206,28 @@ impl<'a> FunctionBuilder<'a> {
             steps: self.steps,
             launches,
         })
+    }
+
+    /// One launch for the whole function: threads meet at counters, not at its end. Tapped
+    /// functions are cut before every choice of experts, so that a golden's choice can be put in.
+    fn cut(&mut self) -> Vec<Launch> {
+        let tapped = self.view.name.ends_with(".taps");
+        let cuts = |step: &Step| tapped && self.shared.rows[step.kernel].family == "route";
+        let mut starts: Vec<StepId> =
+            self.steps.iter().filter(|(_, step)| cuts(step)).map(|(id, _)| id).collect();
+        starts.insert(0, StepId::new(0));
+        starts.push(StepId::new(self.steps.len()));
+        starts.dedup();
+        let launches: Vec<Launch> =
+            starts.windows(2).map(|pair| Launch { rank: 0, steps: [pair[0], pair[1]] }).collect();
+        for launch in &launches {
+            let [first, end] = launch.steps;
+            for step in first.index()..end.index() {
+                // What earlier launches did is done.
+                self.steps[StepId::new(step)].waits.retain(|wait| *wait >= first);
+            }
+        }
+        launches
     }
 
     fn max_outputs(&self) -> u32 {

@@ -15,11 +15,13 @@ mod memory;
 mod pin;
 mod table;
 
+use std::ops::Range;
 use std::slice;
 use std::sync::atomic::AtomicBool;
 
 use half::bf16;
 use sail_ir::artifact::{Artifact, SectionKind};
+use sail_ir::id::BufferId;
 
 use super::{Call, Device, DeviceError, Layout, StepTime};
 use crew::Crew;
@@ -124,11 +126,23 @@ impl Device for Host {
         unsafe { slice::from_raw_parts_mut(start, values) }
     }
 
-    fn run(&mut self, call: &Call, stop: &AtomicBool) -> Result<(), DeviceError> {
+    fn run(
+        &mut self,
+        call: &Call,
+        launches: Range<usize>,
+        stop: &AtomicBool,
+    ) -> Result<(), DeviceError> {
         self.crew.expect_fit(call, &self.layout);
-        let finished = self.crew.run(call, stop);
+        let finished = self.crew.run(call, launches, stop);
         self.crew.times(call, &mut self.times);
         if finished { Ok(()) } else { Err(DeviceError::Interrupted) }
+    }
+
+    fn scratch(&mut self, call: &Call, buffer: BufferId) -> &mut [bf16] {
+        let (start, values) = self.crew.scratch(call, buffer);
+        // SAFETY: the plan proved that the buffer's rows lie in the arena, which is mapped, aligned
+        // and initialised; no thread runs between launches, and a call needs this device mutably.
+        unsafe { slice::from_raw_parts_mut(start, values) }
     }
 
     fn keep_features(&mut self, first: u32, tiles: u32) {

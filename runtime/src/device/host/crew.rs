@@ -4,11 +4,14 @@
 //! the items `items·j/T .. items·(j+1)/T` of every step, so who computes what depends on nothing
 //! but the counts; items are independent of each other, so results do not even depend on `T`.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use half::bf16;
+use sail_ir::id::{BufferId, Id};
 use sail_ir::plan::{Count, Grid};
 
 use super::bell::Bell;
@@ -53,6 +56,8 @@ pub(super) struct Shared {
 struct SharedCall {
     function: AtomicUsize,
     class: AtomicUsize,
+    /// First launch and one past the last.
+    launches: [AtomicUsize; 2],
     /// In the order of [`Count`].
     counts: [AtomicU32; 3],
 }
@@ -147,13 +152,37 @@ impl Crew {
         assert!(fits, "broken invariant `call.fits`: {call:?} in class {bound}");
     }
 
-    /// Carry out a call; `false` when it was given up because of `stop`.
-    pub fn run(&mut self, call: &Call, stop: &AtomicBool) -> bool {
+    /// Where the call's rows of an arena buffer are, and how many values.
+    ///
+    /// # Panics
+    ///
+    /// When the buffer is not a bf16 buffer of the arena.
+    pub fn scratch(&self, call: &Call, buffer: BufferId) -> (*mut bf16, usize) {
+        let function = self.shared.table.functions[call.function].as_ref();
+        let function = function.expect("broken invariant `call.holds`: no room for this function");
+        let buffer = function.scratch[buffer.index()].as_ref();
+        let buffer =
+            buffer.expect("broken invariant `scratch.arena`: not a bf16 buffer of the arena");
+        let rows = match buffer.count {
+            Some(Count::Tokens) => call.tokens,
+            Some(Count::Images) => call.images,
+            Some(Count::Outputs) => call.outputs,
+            None => 1,
+        };
+        let offset = buffer.offset.at(function.classes[call.class]);
+        let offset = offset.expect("broken invariant `plan.sizes`: arena");
+        (self.shared.regions.arena.at(offset).cast(), rows as usize * buffer.row_values)
+    }
+
+    /// Carry out launches of a call; `false` when they were given up because of `stop`.
+    pub fn run(&mut self, call: &Call, launches: Range<usize>, stop: &AtomicBool) -> bool {
         let shared = &*self.shared;
-        for counter in &shared.done {
-            counter.0.store(0, Ordering::SeqCst);
+        if launches.start == 0 {
+            for counter in &shared.done {
+                counter.0.store(0, Ordering::SeqCst);
+            }
         }
-        shared.call.store(call);
+        shared.call.store(call, &launches);
         shared.given_up.store(false, Ordering::SeqCst);
         shared.working.store(narrow(self.threads.len()), Ordering::SeqCst);
         shared.begun.fetch_add(1, Ordering::SeqCst);
@@ -207,7 +236,9 @@ impl Drop for Crew {
 }
 
 impl SharedCall {
-    fn store(&self, call: &Call) {
+    fn store(&self, call: &Call, launches: &Range<usize>) {
+        self.launches[0].store(launches.start, Ordering::SeqCst);
+        self.launches[1].store(launches.end, Ordering::SeqCst);
         let Call { function, class, tokens, images, outputs } = *call;
         self.function.store(function, Ordering::SeqCst);
         self.class.store(class, Ordering::SeqCst);
@@ -254,13 +285,15 @@ impl Shared {
             .as_ref()
             .expect("broken invariant `call.holds`: no room for this function");
         let pointers = &function.pointers[self.call.class.load(Ordering::SeqCst)].0;
-        for (index, [first, end]) in function.launches.iter().enumerate() {
+        let [from, to] = [0, 1].map(|at| self.call.launches[at].load(Ordering::SeqCst));
+        let launches = &function.launches[from..to];
+        for (index, [first, end]) in launches.iter().enumerate() {
             for step in *first..*end {
                 if !self.step(thread, function, pointers, step) {
                     return;
                 }
             }
-            let last = index + 1 == function.launches.len();
+            let last = index + 1 == launches.len();
             if !last && !(*first..*end).all(|step| self.await_step(function, step)) {
                 return;
             }

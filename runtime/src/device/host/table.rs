@@ -1,7 +1,8 @@
 //! Everything a call needs, looked up when the device is made: entry points and pointers.
 
+use sail_ir::DType;
 use sail_ir::id::Id;
-use sail_ir::plan::{Count, Grid, Place, Plan, Port};
+use sail_ir::plan::{Affine, Buffer, Count, Grid, Place, Plan, Port};
 
 use super::memory::{Code, Memory};
 use crate::device::Layout;
@@ -30,6 +31,16 @@ pub(super) struct FunctionTable {
     pub classes: Vec<u32>,
     pub count: Count,
     pub max_outputs: u32,
+    /// For each buffer, what it is when it is a bf16 buffer of the arena.
+    pub scratch: Vec<Option<Scratch>>,
+}
+
+/// A bf16 buffer of the arena.
+pub(super) struct Scratch {
+    pub offset: Affine,
+    pub count: Option<Count>,
+    /// Values of one row.
+    pub row_values: usize,
 }
 
 /// One step, without its pointers.
@@ -120,10 +131,21 @@ impl Table {
                     classes: function.classes.clone(),
                     count: function.count,
                     max_outputs: function.max_outputs,
+                    scratch: function.buffers.iter().map(|(_, buffer)| scratch(buffer)).collect(),
                 }
             })
         });
         Self { functions: functions.collect() }
+    }
+}
+
+fn scratch(buffer: &Buffer) -> Option<Scratch> {
+    let row_values = usize::try_from(buffer.row_dims.iter().product::<u64>()).ok()?;
+    match buffer.place {
+        Place::Arena { offset } if buffer.dtype == DType::Bf16 => {
+            Some(Scratch { offset, count: buffer.count, row_values })
+        }
+        _ => None,
     }
 }
 
