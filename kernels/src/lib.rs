@@ -4,8 +4,6 @@
 //! then [`emit`] (the builder it is written with). This crate sees no graph and no model.
 
 pub mod attention;
-#[cfg(test)]
-mod check;
 pub mod cost;
 pub mod elementwise;
 pub mod emit;

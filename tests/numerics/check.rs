@@ -31,23 +31,33 @@ pub fn run_with(
 ) -> Vec<(Target, Buffers)> {
     let runs = targets_here().into_iter().map(|target| {
         let buffers = buffers(&target);
-        let loaded = Loaded::new(kernel, &target);
-        let mut first: Option<Buffers> = None;
-        for parts in PARTS {
-            let mut after = buffers.clone();
-            let mut slices: Vec<&mut [u8]> = after.iter_mut().map(Vec::as_mut_slice).collect();
-            loaded.run_split(counts, &mut slices, parts);
-            let first = first.get_or_insert_with(|| after.clone());
-            assert!(*first == after, "{target}: other bytes in {parts} calls than in one");
-        }
-        let after = first.expect("at least one run");
-        for (at, (before, after)) in buffers.iter().zip(&after).enumerate() {
-            let written = kernel.writes().contains(&(at as u32));
-            assert!(written || before == after, "{target}: argument {at} was written");
-        }
+        let after = run_loaded(kernel, &Loaded::new(kernel, &target), counts, &buffers);
         (target, after)
     });
     runs.collect()
+}
+
+/// What `kernel`, compiled as `loaded`, makes of `buffers`; panics as [`run`] does.
+pub fn run_loaded(
+    kernel: &dyn Kernel,
+    loaded: &Loaded,
+    counts: Counts,
+    buffers: &Buffers,
+) -> Buffers {
+    let mut first: Option<Buffers> = None;
+    for parts in PARTS {
+        let mut after = buffers.clone();
+        let mut slices: Vec<&mut [u8]> = after.iter_mut().map(Vec::as_mut_slice).collect();
+        loaded.run_split(counts, &mut slices, parts);
+        let first = first.get_or_insert_with(|| after.clone());
+        assert!(*first == after, "`{}`: other bytes in {parts} calls than in one", kernel.symbol());
+    }
+    let after = first.expect("at least one run");
+    for (at, (before, after)) in buffers.iter().zip(&after).enumerate() {
+        let written = kernel.writes().contains(&(at as u32));
+        assert!(written || before == after, "`{}`: argument {at} was written", kernel.symbol());
+    }
+    after
 }
 
 /// # Panics

@@ -5,6 +5,7 @@ mod check;
 mod elementwise;
 mod experts;
 mod norm;
+mod products;
 mod rows;
 mod tile_attention;
 mod vision;
@@ -16,6 +17,7 @@ pub fn tests() -> Vec<Test> {
         rows::tests(),
         elementwise::tests(),
         norm::tests(),
+        products::tests(),
         vision::tests(),
         attention::tests(),
         tile_attention::tests(),

@@ -1,15 +1,18 @@
-//! Kernels that move values of image tiles, against their twins.
+//! Kernels of image tiles, against their twins.
 
-use sail_kernels::emit::run::poisoned;
-use sail_kernels::reference::{self, Picture};
-use sail_kernels::vision::{Patches, PixelShuffle};
+use sail_ir::scheme::Scheme;
+use sail_kernels::emit::run::{Loaded, poisoned, targets_here};
+use sail_kernels::packing::{Join, pack_whole};
+use sail_kernels::reference::{self, Picture, Rounding};
+use sail_kernels::vision::{PatchEmbed, PatchEmbedProblem, Patches, PixelShuffle};
 use sail_tests::harness::Test;
 
-use super::check::{close, drawn, images, run};
+use super::check::{close, drawn, images, run, run_loaded, scaled};
 
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("patches are read in the order channel, row, column", patches),
+        Test::new("patch_embed multiplies, normalises, then adds positions", patch_embed),
         Test::new("pixel_shuffle joins neighbouring patches in every tile", pixel_shuffle),
     ]
 }
@@ -24,6 +27,46 @@ fn patches() {
         let buffers = vec![pixels, poisoned(2 * want.len())];
         for (target, after) in run(&kernel, images(tiles), &buffers) {
             close(&kernel, &target, &after[1], &want);
+        }
+    }
+}
+
+fn patch_embed() {
+    for (tiles, channels, size, patch, n) in
+        [(1, 3, 4, 2, 32), (2, 3, 42, 14, 48), (3, 1, 15, 5, 33), (1, 3, 21, 3, 100)]
+    {
+        let k = channels * patch * patch;
+        let (pixels, pixel_values) = drawn(1, tiles * channels * size * size);
+        let (weight, weight_values) = scaled(2, n * k, 1.0 / (k as f32).sqrt());
+        let [(bias, bias_values), (norm, norm_values)] = [3, 4].map(|seed| drawn(seed, n));
+        let (positions, position_values) = drawn(5, (size / patch) * (size / patch) * n);
+        let embed = reference::PatchEmbed {
+            weight: &weight_values,
+            bias: &bias_values,
+            norm: &norm_values,
+            positions: &position_values,
+            eps: 1e-5,
+        };
+        let picture = Picture { channels, size, patch };
+        let want = reference::patch_embed(&pixel_values, picture, &embed, Rounding::Bf16);
+        let problem = PatchEmbedProblem {
+            channels: channels as u32,
+            size: size as u32,
+            patch: patch as u32,
+            n: n as u32,
+            eps: 1e-5,
+            scheme: Scheme::Bf16,
+        };
+        for target in targets_here() {
+            let kernel = PatchEmbed::new(problem, &target);
+            let width = target.limits().panel_width;
+            let packed = pack_whole(Join::One, &[(&weight, n as u64)], k, width);
+            let mut buffers = vec![pixels.clone(), packed];
+            buffers.extend([&bias, &norm, &positions].map(Clone::clone));
+            buffers.push(poisoned(2 * want.len()));
+            let loaded = Loaded::new(&kernel, &target);
+            let after = run_loaded(&kernel, &loaded, images(tiles), &buffers);
+            close(&kernel, &target, &after[5], &want);
         }
     }
 }

@@ -5,9 +5,6 @@
 //! rows costs a look at two numbers. Nothing is divided by row count: a step has all its items
 //! whenever the call has any rows.
 
-#[cfg(test)]
-mod tests;
-
 use sail_ir::plan::{Cost, Grid};
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
