@@ -6,11 +6,10 @@ irdl.dialect @sail {
     %scheme = irdl.any
     irdl.parameters(sizes: %sizes, scheme: %scheme)
   }
-  // Keys and values of one decoder layer: kv heads, values per head.
+  // Keys and values of one decoder layer: kv heads and values per head.
   irdl.type @kv_cache {
-    %kv_heads = irdl.any
-    %head_dim = irdl.any
-    irdl.parameters(kv_heads: %kv_heads, head_dim: %head_dim)
+    %sizes = irdl.any
+    irdl.parameters(sizes: %sizes)
   }
   // tensors of the checkpoint, joined to one value
   irdl.operation @weight {

@@ -188,7 +188,7 @@ pub(crate) fn attributes_of<'c: 'a, 'a>(
         let field =
             field.ok_or_else(|| format!("`sail.{}` has no attribute `{name}`", row.name))?;
         let value = attribute(value)
-            .ok_or_else(|| format!("attribute `{name}` is `{value}`, expected {:?}", field.kind))?;
+            .ok_or_else(|| format!("attribute `{name}` is `{value}`, expected {}", field.kind))?;
         attributes.insert(field.name, value);
     }
     Ok(attributes)

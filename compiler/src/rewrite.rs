@@ -232,7 +232,11 @@ fn paths_of(value: Value<'_, '_>, expected: &str) -> Result<Vec<String>, Decline
         (Some(Attribute::Text(join)), Some(Attribute::Texts(paths))) if join == expected => {
             Ok(paths.clone())
         }
-        _ => Err(Decline::because(format!("`%{}` is a joined weight already", value.name()))),
+        (Some(Attribute::Text(join)), _) => Err(Decline::because(format!(
+            "the paths of `%{}` are joined by `{join}`, not by `{expected}`",
+            value.name()
+        ))),
+        _ => Err(Decline::because(format!("`%{}` has no paths", value.name()))),
     }
 }
 

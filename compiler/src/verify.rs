@@ -263,9 +263,9 @@ mod tests {
     #[test]
     fn a_cache_is_not_read_once_it_was_changed() {
         let text = refusal::<Graph>(
-            r#"  %c = "sail.cache"() {layer = 0 : i64, kv_heads = 1 : i64, head_dim = 64 : i64} : () -> !sail.kv_cache<1, 64>
-  %d = "sail.cache_write"(%c, %x, %x, %rows) : (!sail.kv_cache<1, 64>, tensor<?x64xbf16>, tensor<?x64xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<1, 64>
-  %y = "sail.attention"(%x, %c, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<1, 64>, tensor<?x2xi32>) -> tensor<?x64xbf16>"#,
+            r#"  %c = "sail.cache"() {layer = 0 : i64, kv_heads = 1 : i64, head_dim = 64 : i64} : () -> !sail.kv_cache<[1, 64]>
+  %d = "sail.cache_write"(%c, %x, %x, %rows) : (!sail.kv_cache<[1, 64]>, tensor<?x64xbf16>, tensor<?x64xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<[1, 64]>
+  %y = "sail.attention"(%x, %c, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<[1, 64]>, tensor<?x2xi32>) -> tensor<?x64xbf16>"#,
         );
         assert!(text.starts_with("`%c` is read after `sail.cache_write` changed it"), "{text}");
     }

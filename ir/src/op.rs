@@ -83,6 +83,18 @@ pub enum Kind {
     Texts,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Int => "an integer",
+            Self::Float => "a float",
+            Self::Bool => "`true` or `false`",
+            Self::Text => "a text",
+            Self::Texts => "a list of texts",
+        })
+    }
+}
+
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Attribute {
@@ -350,7 +362,7 @@ pub fn infer_written(
         match attributes.get(field.name) {
             Some(value) if value.kind() != field.kind => {
                 return Err(ShapeError::new(format!(
-                    "attribute `{}` is {:?}, expected {:?}",
+                    "attribute `{}` is {}, expected {}",
                     field.name,
                     value.kind(),
                     field.kind

@@ -76,6 +76,20 @@ pub fn lookup(name: &str) -> Option<&'static Op> {
     OPS.iter().copied().find(|op| op.name == name)
 }
 
+/// The op table of `ir/README.md`: a row per op, in reading order.
+#[must_use]
+pub fn table() -> String {
+    let mut text = String::from("| op | reads → makes | what it is |\n| --- | --- | --- |\n");
+    for op in OPS {
+        let reads = op.operands.join(", ");
+        let table = op.lowered.iter().map(|name| format!(" + {name}")).collect::<String>();
+        let makes = op.results.join(", ");
+        writeln!(text, "| `{}` | {reads}{table} → {makes} | {} |", op.name, op.summary)
+            .expect("writing to a string cannot fail");
+    }
+    text
+}
+
 /// The dialect as IRDL text: what MLIR itself checks of an op. Committed as `ir/sail.irdl.mlir`.
 #[must_use]
 pub fn irdl() -> String {
@@ -95,11 +109,10 @@ irdl.dialect @sail {
     %scheme = irdl.any
     irdl.parameters(sizes: %sizes, scheme: %scheme)
   }
-  // Keys and values of one decoder layer: kv heads, values per head.
+  // Keys and values of one decoder layer: kv heads and values per head.
   irdl.type @kv_cache {
-    %kv_heads = irdl.any
-    %head_dim = irdl.any
-    irdl.parameters(kv_heads: %kv_heads, head_dim: %head_dim)
+    %sizes = irdl.any
+    irdl.parameters(sizes: %sizes)
   }
 ";
 
@@ -153,6 +166,16 @@ mod tests {
             assert_eq!(unknown, None, "`{}` packs what it does not read", op.name);
             assert_eq!(lookup(op.name).map(|row| row.name), Some(op.name));
         }
+    }
+
+    #[test]
+    fn the_op_table_of_the_readme_is_current() {
+        const MARK: &str = "<!-- op table -->\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let readme = std::fs::read_to_string(path).unwrap();
+        let parts: Vec<&str> = readme.split(MARK).collect();
+        let [before, _, after] = parts[..] else { panic!("two marks around the op table") };
+        expect_file![path].assert_eq(&[before, &table(), after].join(MARK));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::shape::Type;
 /// | value   | shape      | type                  |
 /// |---------|------------|-----------------------|
 /// | `q`     | `[t, h·e]` | bf16                  |
-/// | `cache` |            | `!sail.kv_cache<g, e>`   |
+/// | `cache` |            | `!sail.kv_cache<[g, e]>`   |
 /// | `rows`  | `[t, 2]`   | i32, (slot, position) |
 /// | `y`     | `[t, h·e]` | bf16                  |
 ///
@@ -48,7 +48,7 @@ mod tests {
     fn keeps_the_shape_of_the_queries() {
         check_infer(
             &ATTENTION,
-            "tensor<?x64xbf16>, !sail.kv_cache<2, 16>, tensor<?x2xi32>",
+            "tensor<?x64xbf16>, !sail.kv_cache<[2, 16]>, tensor<?x2xi32>",
             expect!["tensor<?x64xbf16>"],
         );
     }
@@ -57,7 +57,7 @@ mod tests {
     fn refuses_heads_that_are_not_whole_groups() {
         check_infer(
             &ATTENTION,
-            "tensor<?x48xbf16>, !sail.kv_cache<2, 16>, tensor<?x2xi32>",
+            "tensor<?x48xbf16>, !sail.kv_cache<[2, 16]>, tensor<?x2xi32>",
             expect!["error: `q` has 48 columns, not a whole group of heads of 16 for each of 2 kv heads"],
         );
     }

@@ -8,7 +8,7 @@ use crate::shape::Type;
 ///
 /// | value   | type                          |
 /// |---------|-------------------------------|
-/// | `cache` | `!sail.kv_cache<kv_heads, head_dim>` |
+/// | `cache` | `!sail.kv_cache<[kv_heads, head_dim]>` |
 ///
 /// Paged: where a position's values stand is said by the page table of its slot, at run time.
 /// Rounding: keys and values are kept in bf16. Source: `DynamicCache` of transformers 4.51.3.
@@ -44,7 +44,7 @@ mod tests {
         check_infer(
             &CACHE,
             "{layer = 3, kv_heads = 2, head_dim = 16}",
-            expect!["!sail.kv_cache<2, 16>"],
+            expect!["!sail.kv_cache<[2, 16]>"],
         );
     }
 

@@ -8,7 +8,7 @@ use crate::shape::Type;
 ///
 /// | value   | shape      | type                              |
 /// |---------|------------|-----------------------------------|
-/// | `cache` |            | `!sail.kv_cache<g, e>`               |
+/// | `cache` |            | `!sail.kv_cache<[g, e]>`               |
 /// | `k`     | `[t, g·e]` | bf16                              |
 /// | `v`     | `[t, g·e]` | bf16                              |
 /// | `rows`  | `[t, 2]`   | i32, (slot, position)             |
@@ -47,8 +47,8 @@ mod tests {
     fn gives_the_cache_back() {
         check_infer(
             &CACHE_WRITE,
-            "!sail.kv_cache<2, 16>, tensor<?x32xbf16>, tensor<?x32xbf16>, tensor<?x2xi32>",
-            expect!["!sail.kv_cache<2, 16>"],
+            "!sail.kv_cache<[2, 16]>, tensor<?x32xbf16>, tensor<?x32xbf16>, tensor<?x2xi32>",
+            expect!["!sail.kv_cache<[2, 16]>"],
         );
     }
 
@@ -56,7 +56,7 @@ mod tests {
     fn refuses_keys_of_another_width() {
         check_infer(
             &CACHE_WRITE,
-            "!sail.kv_cache<2, 16>, tensor<?x64xbf16>, tensor<?x32xbf16>, tensor<?x2xi32>",
+            "!sail.kv_cache<[2, 16]>, tensor<?x64xbf16>, tensor<?x32xbf16>, tensor<?x2xi32>",
             expect!["error: `k` has 64 columns, a row of the cache has 32"],
         );
     }

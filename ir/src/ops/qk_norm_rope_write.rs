@@ -15,7 +15,7 @@ use crate::shape::Type;
 /// | `q_norm` | `[e]`           | bf16                                        |
 /// | `k_norm` | `[e]`           | bf16                                        |
 /// | `rows`   | `[t, 2]`        | i32, (slot, position)                       |
-/// | `cache`  |                 | `!sail.kv_cache<g, e>`                         |
+/// | `cache`  |                 | `!sail.kv_cache<[g, e]>`                         |
 /// | `table`  | `[m, e]`        | bf16, `sail.table`; from stage `kernels` on |
 /// | `q`      | `[t, h·e]`      | bf16                                        |
 /// | `after`  |                 | the cache, with these rows stored           |
@@ -64,8 +64,8 @@ mod tests {
     fn gives_the_queries_and_the_cache() {
         check_infer(
             &QK_NORM_ROPE_WRITE,
-            "tensor<?x128xbf16>, tensor<16xbf16>, tensor<16xbf16>, tensor<?x2xi32>, !sail.kv_cache<2, 16> {eps = 1e-6, heads = 4, kv_heads = 2, head_dim = 16, theta = 1e6}",
-            expect!["tensor<?x64xbf16>, !sail.kv_cache<2, 16>"],
+            "tensor<?x128xbf16>, tensor<16xbf16>, tensor<16xbf16>, tensor<?x2xi32>, !sail.kv_cache<[2, 16]> {eps = 1e-6, heads = 4, kv_heads = 2, head_dim = 16, theta = 1e6}",
+            expect!["tensor<?x64xbf16>, !sail.kv_cache<[2, 16]>"],
         );
     }
 
@@ -73,7 +73,7 @@ mod tests {
     fn refuses_columns_that_are_not_the_heads() {
         check_infer(
             &QK_NORM_ROPE_WRITE,
-            "tensor<?x120xbf16>, tensor<16xbf16>, tensor<16xbf16>, tensor<?x2xi32>, !sail.kv_cache<2, 16> {eps = 1e-6, heads = 4, kv_heads = 2, head_dim = 16, theta = 1e6}",
+            "tensor<?x120xbf16>, tensor<16xbf16>, tensor<16xbf16>, tensor<?x2xi32>, !sail.kv_cache<[2, 16]> {eps = 1e-6, heads = 4, kv_heads = 2, head_dim = 16, theta = 1e6}",
             expect!["error: `qkv` has 120 columns, its heads have 128"],
         );
     }

@@ -12,8 +12,8 @@
 //! %q     = "sail.linear"(%x, %w_q) : (tensor<?x32xbf16>, tensor<64x32xbf16>) -> tensor<?x64xbf16>
 //! %k     = "sail.linear"(%x, %w_k) : (tensor<?x32xbf16>, tensor<16x32xbf16>) -> tensor<?x16xbf16>
 //! %v     = "sail.linear"(%x, %w_v) : (tensor<?x32xbf16>, tensor<16x32xbf16>) -> tensor<?x16xbf16>
-//! %after = "sail.cache_write"(%cache, %k, %v, %rows) : (!sail.kv_cache<1, 16>, tensor<?x16xbf16>, tensor<?x16xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<1, 16>
-//! %y     = "sail.attention"(%q, %after, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<1, 16>, tensor<?x2xi32>) -> tensor<?x64xbf16>
+//! %after = "sail.cache_write"(%cache, %k, %v, %rows) : (!sail.kv_cache<[1, 16]>, tensor<?x16xbf16>, tensor<?x16xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<[1, 16]>
+//! %y     = "sail.attention"(%q, %after, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<[1, 16]>, tensor<?x2xi32>) -> tensor<?x64xbf16>
 //! ```
 //!
 //! After:
@@ -24,8 +24,8 @@
 //! %q     = "sail.columns"(%qkv) {count = 64 : i64, first = 0 : i64} : (tensor<?x96xbf16>) -> tensor<?x64xbf16>
 //! %k     = "sail.columns"(%qkv) {count = 16 : i64, first = 64 : i64} : (tensor<?x96xbf16>) -> tensor<?x16xbf16>
 //! %v     = "sail.columns"(%qkv) {count = 16 : i64, first = 80 : i64} : (tensor<?x96xbf16>) -> tensor<?x16xbf16>
-//! %after = "sail.cache_write"(%cache, %k, %v, %rows) : (!sail.kv_cache<1, 16>, tensor<?x16xbf16>, tensor<?x16xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<1, 16>
-//! %y     = "sail.attention"(%q, %after, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<1, 16>, tensor<?x2xi32>) -> tensor<?x64xbf16>
+//! %after = "sail.cache_write"(%cache, %k, %v, %rows) : (!sail.kv_cache<[1, 16]>, tensor<?x16xbf16>, tensor<?x16xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<[1, 16]>
+//! %y     = "sail.attention"(%q, %after, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<[1, 16]>, tensor<?x2xi32>) -> tensor<?x64xbf16>
 //! ```
 //!
 //! Looks through the norm and the rotation of heads between a product and attention. Does not fire

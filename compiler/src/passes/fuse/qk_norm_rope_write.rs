@@ -14,15 +14,15 @@
 //! %k.n   = "sail.head_norm"(%k, %k_norm) {eps = 1.0e-6 : f64} : (tensor<?x16xbf16>, tensor<16xbf16>) -> tensor<?x16xbf16>
 //! %q.r   = "sail.rope"(%q.n, %rows) {head_dim = 16 : i64, theta = 1.0e6 : f64} : (tensor<?x64xbf16>, tensor<?x2xi32>) -> tensor<?x64xbf16>
 //! %k.r   = "sail.rope"(%k.n, %rows) {head_dim = 16 : i64, theta = 1.0e6 : f64} : (tensor<?x16xbf16>, tensor<?x2xi32>) -> tensor<?x16xbf16>
-//! %after = "sail.cache_write"(%cache, %k.r, %v, %rows) : (!sail.kv_cache<1, 16>, tensor<?x16xbf16>, tensor<?x16xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<1, 16>
-//! %y     = "sail.attention"(%q.r, %after, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<1, 16>, tensor<?x2xi32>) -> tensor<?x64xbf16>
+//! %after = "sail.cache_write"(%cache, %k.r, %v, %rows) : (!sail.kv_cache<[1, 16]>, tensor<?x16xbf16>, tensor<?x16xbf16>, tensor<?x2xi32>) -> !sail.kv_cache<[1, 16]>
+//! %y     = "sail.attention"(%q.r, %after, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<[1, 16]>, tensor<?x2xi32>) -> tensor<?x64xbf16>
 //! ```
 //!
 //! After:
 //!
 //! ```mlir
-//! %q.r:2 = "sail.qk_norm_rope_write"(%qkv, %q_norm, %k_norm, %rows, %cache) {eps = 1.0e-6 : f64, head_dim = 16 : i64, heads = 4 : i64, kv_heads = 1 : i64, theta = 1.0e6 : f64} : (tensor<?x96xbf16>, tensor<16xbf16>, tensor<16xbf16>, tensor<?x2xi32>, !sail.kv_cache<1, 16>) -> (tensor<?x64xbf16>, !sail.kv_cache<1, 16>)
-//! %y     = "sail.attention"(%q.r#0, %q.r#1, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<1, 16>, tensor<?x2xi32>) -> tensor<?x64xbf16>
+//! %q.r:2 = "sail.qk_norm_rope_write"(%qkv, %q_norm, %k_norm, %rows, %cache) {eps = 1.0e-6 : f64, head_dim = 16 : i64, heads = 4 : i64, kv_heads = 1 : i64, theta = 1.0e6 : f64} : (tensor<?x96xbf16>, tensor<16xbf16>, tensor<16xbf16>, tensor<?x2xi32>, !sail.kv_cache<[1, 16]>) -> (tensor<?x64xbf16>, !sail.kv_cache<[1, 16]>)
+//! %y     = "sail.attention"(%q.r#0, %q.r#1, %rows) : (tensor<?x64xbf16>, !sail.kv_cache<[1, 16]>, tensor<?x2xi32>) -> tensor<?x64xbf16>
 //! ```
 //!
 //! Does not fire without the joint product, when a value in between has a second reader, or when
