@@ -198,6 +198,34 @@ impl<F: Fn(&mut Builder<'_>) + Sync> Kernel for Snippet<F> {
     }
 }
 
+/// A kernel with its buffers in place, to be run again and again by one thread.
+pub struct Prepared {
+    loaded: Loaded,
+    counts: Counts,
+    buffers: Vec<Guarded>,
+    workspace: Guarded,
+}
+
+impl Prepared {
+    /// Compile `kernel` and place copies of `buffers`, in the order of its arguments.
+    #[must_use]
+    pub fn new(kernel: &dyn Kernel, target: &Target, counts: Counts, buffers: &[Vec<u8>]) -> Self {
+        let loaded = Loaded::new(kernel, target);
+        let workspace = Guarded::of(&poisoned(loaded.workspace_bytes));
+        let buffers = buffers.iter().map(|bytes| Guarded::of(bytes)).collect();
+        Self { loaded, counts, buffers, workspace }
+    }
+
+    /// Run all work items.
+    pub fn run(&mut self) {
+        let pointers: Vec<*mut u8> = self.buffers.iter_mut().map(Guarded::pointer).collect();
+        let items = 0..self.loaded.items(self.counts);
+        // SAFETY: the buffers live as long as `self` and are as large as those the caller sized for
+        // the kernel's problem.
+        unsafe { self.loaded.call(self.counts, &pointers, items, self.workspace.pointer()) };
+    }
+}
+
 /// A copy of some bytes, aligned, with guard bytes around it.
 struct Guarded {
     memory: Vec<u8>,

@@ -1,0 +1,13 @@
+//! Kernel families at the sizes of the 2B model, one thread: `cargo bench -p sail-bench -- NAME`.
+
+#[path = "kernels/attention.rs"]
+mod attention;
+#[path = "kernels/experts.rs"]
+mod experts;
+#[path = "kernels/rows.rs"]
+mod rows;
+
+use criterion::{criterion_group, criterion_main};
+
+criterion_group!(kernels, attention::bench, experts::bench, rows::bench);
+criterion_main!(kernels);
