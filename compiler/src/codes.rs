@@ -24,6 +24,12 @@ pub const CODES: &[Code] = &[
         "`sailc explain` was asked for a code that no error has.",
     ),
     row(
+        "SC0103",
+        "unknown rule or pass",
+        2,
+        "A name given to `--disable-rule` or `--print-ir-after` does not exist.",
+    ),
+    row(
         "SC0201",
         "a file cannot be read",
         3,
@@ -153,12 +159,7 @@ pub const CODES: &[Code] = &[
         3,
         "The ids in `config.json` leave no room for a byte tokenizer; pass `--tokenizer`.",
     ),
-    row(
-        "SC0301",
-        "unknown target, or IR that cannot be read",
-        2,
-        "See `--target` in `sailc compile --help`.",
-    ),
+    row("SC0301", "unknown target", 2, "See `--target` in `sailc compile --help`."),
     row("SC0302", "no target for this machine", 4, "The CPU lacks features of the lowest target."),
     row("SC0303", "unknown scheme", 2, "See `--quant` in `sailc compile --help`."),
     row("SC0304", "nothing to explain", 2, "Only `--explain fuse` records what it did."),
@@ -168,8 +169,6 @@ pub const CODES: &[Code] = &[
         2,
         "`--context` must be between 1 and what the model was made for.",
     ),
-    row("SC0306", "unknown fusion rule", 2, "`--disable-rule` takes the name of a rule."),
-    row("SC0307", "unknown pass", 2, "`--print-ir-after` takes the name of a pass."),
     row("SC0308", "a text cannot be read", 3, "A file that the artifact carries cannot be read."),
     row("SC0310", "no kernel for an op", 3, "The target has no template for an op of this model."),
     row("SC0311", "too large for the format", 3, "A size does not fit the file format."),
@@ -179,11 +178,237 @@ pub const CODES: &[Code] = &[
         101,
         "A plan that the compiler made breaks one of its own rules: a defect, please report it.",
     ),
+    row(
+        "SC0313",
+        "text that is no module",
+        3,
+        "MLIR refuses the text: syntax, or an op that does not exist.",
+    ),
+    row(
+        "SC0314",
+        "a module against the rules of its stage",
+        3,
+        "An op's shapes, attributes or stage are wrong; each violation is named.",
+    ),
+    row(
+        "SC0320",
+        "a kernel does not fit",
+        3,
+        "No configuration of a kernel template fits the sizes of this model.",
+    ),
+    row(
+        "SC0321",
+        "a kernel could not be compiled",
+        101,
+        "LLVM refused code that we wrote: a defect, please report it.",
+    ),
+    row(
+        "SC0401",
+        "an artifact cannot be read or written",
+        1,
+        "The file system refused. When writing, nothing is left under the final name.",
+    ),
+    row(
+        "SC0402",
+        "an artifact is truncated",
+        6,
+        "The file ends before its own header says it does; copy it again.",
+    ),
+    row("SC0403", "not an artifact", 3, "The file does not begin as a `.sail` file does."),
+    row(
+        "SC0404",
+        "an artifact of another format",
+        4,
+        "The file was written by another version; compile the checkpoint again with this one.",
+    ),
+    row(
+        "SC0405",
+        "a length beyond the file",
+        6,
+        "A length in the file leads beyond its end: it is damaged.",
+    ),
+    row(
+        "SC0406",
+        "an artifact is damaged",
+        6,
+        "The bytes do not have the hash they were written with; copy the file again.",
+    ),
+    row(
+        "SC0407",
+        "an artifact's manifest is malformed",
+        6,
+        "The manifest or the plan breaks the format's rules.",
+    ),
+    row("SC0408", "the check was cancelled", 130, "Hashing the weights was interrupted."),
+    row(
+        "SC0410",
+        "this machine cannot run the artifact",
+        4,
+        "The CPU lacks features that the code uses; compile for a lower target.",
+    ),
+    row(
+        "SC0411",
+        "not in this artifact",
+        4,
+        "The artifact lacks a function or a size that was asked for.",
+    ),
+    row("SC0501", "an empty picture", 3, "The file of the picture has no bytes."),
+    row("SC0502", "unknown picture format", 3, "Pictures are JPEG, PNG or WebP."),
+    row("SC0503", "a moving picture", 3, "A picture with several frames is refused; extract one."),
+    row("SC0504", "picture too large", 3, "A side or the number of pixels is beyond the limits."),
+    row("SC0505", "a damaged picture", 3, "The decoder found the bytes to be inconsistent."),
+    row("SC0506", "a truncated picture", 3, "The picture ends too early."),
+    row(
+        "SC0507",
+        "a rare kind of picture",
+        3,
+        "The file is of a known format, in a variety that is not decoded.",
+    ),
+    row(
+        "SC0508",
+        "a tiling that makes no sense",
+        3,
+        "The artifact's numbers for cutting pictures contradict each other.",
+    ),
+    row(
+        "SC0521",
+        "a tokenizer that cannot be used",
+        3,
+        "`tokenizer.json` in the artifact is not what the runtime reads.",
+    ),
+    row(
+        "SC0522",
+        "a control token is absent",
+        3,
+        "The tokenizer lacks a token that conversations are written with.",
+    ),
+    row(
+        "SC0523",
+        "no token for pictures",
+        3,
+        "The tokenizer lacks a token that stands for a picture.",
+    ),
+    row(
+        "SC0524",
+        "a control token in the text",
+        3,
+        "The text would be read as control tokens; it is refused rather than obeyed.",
+    ),
+    row("SC0525", "text that cannot be encoded", 3, "The tokenizer has no tokens for this text."),
+    row(
+        "SC0526",
+        "marks and pictures disagree",
+        2,
+        "The question has another number of `<image>` marks than pictures were given.",
+    ),
+    row("SC0527", "an empty stop string", 2, "A stop string must have at least one character."),
+    row(
+        "SC0531",
+        "more positions than there are",
+        3,
+        "Pictures, text and answer do not fit the context; the message counts them.",
+    ),
+    row("SC0532", "no room for another conversation", 7, "All slots or pages are taken."),
+    row(
+        "SC0533",
+        "token ids that cannot be run",
+        3,
+        "There are none, or one is beyond the vocabulary.",
+    ),
+    row(
+        "SC0534",
+        "picture places and pictures disagree",
+        3,
+        "The ids have another number of picture places than the pictures fill.",
+    ),
+    row(
+        "SC0535",
+        "opened without taps",
+        2,
+        "Looking inside needs a program that was opened for it.",
+    ),
+    row(
+        "SC0541",
+        "a sampling option out of range",
+        2,
+        "The message gives the option and its range.",
+    ),
+    row(
+        "SC0542",
+        "logits that are not numbers",
+        5,
+        "The model computed NaN or infinity; the artifact or the machine is at fault.",
+    ),
+    row("SC0543", "no token is left", 5, "The sampling options leave no token to choose."),
+    row(
+        "SC0601",
+        "out of memory",
+        7,
+        "The system gives no more memory; the message says for what.",
+    ),
+    row("SC0602", "code cannot be made executable", 8, "The system refuses executable pages."),
+    row(
+        "SC0603",
+        "no more threads",
+        8,
+        "The system starts no more threads; ask for fewer with `--threads`.",
+    ),
+    row("SC0604", "the file cannot be mapped", 8, "The system refuses to map the weights."),
+    row(
+        "SC0605",
+        "an unsound call",
+        101,
+        "The null device found a call that would have gone wrong: a defect, please report it.",
+    ),
+    row("SC0606", "interrupted", 130, "Somebody asked for the work to stop."),
+    row(
+        "SC0701",
+        "not a golden file",
+        3,
+        "The file does not hold recorded outputs as `tests/goldens/README.md` describes them.",
+    ),
+    row(
+        "SC0702",
+        "beyond the bound",
+        5,
+        "A stage lies farther from the reference than two right implementations do.",
+    ),
 ];
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+
+    /// Codes in the sources below `folder`: `SC`, four digits.
+    fn used(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                used(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                for (at, _) in text.match_indices("\"SC0") {
+                    found.insert(text[at + 1..at + 7].to_owned());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_code_that_an_error_has_is_explained() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut found = BTreeSet::new();
+        for folder in ["ir", "models", "kernels", "compiler", "runtime"] {
+            used(&root.join(folder).join("src"), &mut found);
+        }
+        found.remove("SC0999"); // a test's own
+        let known: BTreeSet<String> = CODES.iter().map(|row| row.code.to_owned()).collect();
+        assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
 
     #[test]
     fn codes_are_ascending_and_have_texts() {

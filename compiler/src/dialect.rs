@@ -138,7 +138,7 @@ impl std::error::Error for ParseError {}
 
 impl Help for ParseError {
     fn code(&self) -> &'static str {
-        "SC0301"
+        "SC0313"
     }
     fn exit_code(&self) -> u8 {
         3

@@ -27,10 +27,6 @@ pub enum CompileError {
     NoExplanation { pass: String },
     /// `--context` is zero or more than the model was made for.
     Context { asked: u32, most: u64 },
-    /// A name that no row of the rules has.
-    UnknownRule { rule: String, known: Vec<String> },
-    /// A name that no pass has.
-    UnknownPass { pass: String, known: Vec<String> },
     /// `verify` found a stage or tokens too far from the reference.
     Beyond { case: String, stage: Option<String>, file: String },
     /// A plan of ours breaks its own rules.
@@ -64,8 +60,6 @@ impl fmt::Display for CompileError {
                 f,
                 "a context of {asked} positions is not possible\n  because the model was made for 1 to {most}"
             ),
-            Self::UnknownRule { rule, .. } => write!(f, "there is no fusion rule `{rule}`"),
-            Self::UnknownPass { pass, .. } => write!(f, "there is no pass `{pass}`"),
             Self::Beyond { case, stage, file } => {
                 let what = stage.as_ref().map_or("its tokens or routes".to_owned(), |stage| {
                     format!("stage `{stage}` first")
@@ -93,8 +87,6 @@ impl Help for CompileError {
             Self::Scheme { .. } => "SC0303",
             Self::NoExplanation { .. } => "SC0304",
             Self::Context { .. } => "SC0305",
-            Self::UnknownRule { .. } => "SC0306",
-            Self::UnknownPass { .. } => "SC0307",
             Self::Read { .. } => "SC0308",
             Self::Plan { .. } => "SC0312",
             Self::Beyond { .. } => "SC0702",
@@ -102,9 +94,6 @@ impl Help for CompileError {
     }
 
     fn hint(&self) -> Option<String> {
-        let list = |names: &[String]| {
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        };
         match self {
             Self::OldHost => {
                 Some("name a target with `--target`; `x86-64-v3` is the lowest".to_owned())
@@ -112,8 +101,6 @@ impl Help for CompileError {
             Self::NoExplanation { .. } => {
                 Some("`--explain fuse` says which rules fired".to_owned())
             }
-            Self::UnknownRule { known, .. } => Some(format!("rules are {}", list(known))),
-            Self::UnknownPass { known, .. } => Some(format!("passes are {}", list(known))),
             Self::Plan { .. } => {
                 Some("this is a defect of the compiler; please report it".to_owned())
             }

@@ -74,7 +74,7 @@ impl std::error::Error for VerifyErrors {}
 
 impl Help for VerifyErrors {
     fn code(&self) -> &'static str {
-        "SC0302"
+        "SC0314"
     }
     fn hint(&self) -> Option<String> {
         self.violations.first()?.hint.clone()
