@@ -38,12 +38,14 @@ pub fn positions(golden: &Golden) -> Result<u32, Failure> {
 /// Stages come from the tapped twins, tokens from the production functions. With [`Rule::Forced`]
 /// the golden's router logits choose the experts in the twins.
 ///
-/// Refuses a case whose tiles are not of the program's size, and what the device refuses.
+/// Refuses a case that is not of the program's model (other tokens, tiles or image places), and what
+/// the device refuses.
 pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observed, Failure> {
     let ids = case.ids().map_err(boxed)?;
     let context = program.manifest().tokens.image_context;
     let image_rows = image_rows(&ids, context);
     let pictures = pictures(program, case)?;
+    fits(program, case, &ids, pictures.as_ref())?;
     let stop = AtomicBool::new(false);
     let engine = &mut *program.engine();
     let held = u32::try_from(ids.len() + GREEDY_TOKENS).unwrap_or(u32::MAX);
@@ -111,6 +113,30 @@ fn pictures(program: &Program, case: &Case<'_>) -> Result<Option<Tiles>, Failure
         ))));
     }
     Tiles::of_bytes(tiles.bytes.to_vec(), tiling).map(Some).map_err(boxed)
+}
+
+/// Tokens are in the vocabulary, and image places are as many as the tiles fill.
+fn fits(
+    program: &Program,
+    case: &Case<'_>,
+    ids: &[u32],
+    pictures: Option<&Tiles>,
+) -> Result<(), Failure> {
+    let manifest = program.manifest();
+    let refuse = |because: String| Err(boxed(case.golden.refuse(because)));
+    let vocabulary = manifest.model.decoder.vocabulary;
+    if let Some(id) = ids.iter().find(|id| u64::from(**id) >= vocabulary) {
+        return refuse(format!("it has token {id}, the program's vocabulary ends at {vocabulary}"));
+    }
+    let places = ids.iter().filter(|id| **id == manifest.tokens.image_context).count();
+    let filled = pictures.map_or(0, Tiles::count) * manifest.tiling.tokens_per_tile as usize;
+    if ids.is_empty() || places != filled {
+        return refuse(format!(
+            "it has {} tokens, {places} of them image places, and its tiles fill {filled}",
+            ids.len()
+        ));
+    }
+    Ok(())
 }
 
 /// The most probable tokens after the prompt, the end of text left out.
