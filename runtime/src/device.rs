@@ -12,6 +12,7 @@ mod error;
 pub mod host;
 mod layout;
 pub mod null;
+pub mod probe;
 pub mod signal;
 
 use std::ops::Range;

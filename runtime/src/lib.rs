@@ -1,6 +1,7 @@
 //! Carries out a `.sail` file: picture and question in, answer out.
 
 pub mod cache;
+pub mod cli;
 pub mod device;
 mod error;
 pub mod execute;

@@ -1,1 +1,17 @@
-fn main() {}
+//! `sail`: carry out a `.sail` file.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sail_runtime::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", sail_ir::help::report(error.as_ref()));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -12,7 +12,7 @@
 mod bell;
 mod crew;
 mod memory;
-mod pin;
+pub(super) mod pin;
 mod table;
 
 use std::ops::Range;
@@ -25,7 +25,8 @@ use sail_ir::id::BufferId;
 
 use super::{Call, Device, DeviceError, Layout, StepTime};
 use crew::Crew;
-use memory::{Code, Memory, plain};
+pub(super) use memory::Memory;
+use memory::{Code, plain};
 use table::{Regions, Table, Weights};
 
 /// Processors that this process may use; the default number of threads.

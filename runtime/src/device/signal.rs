@@ -29,3 +29,14 @@ extern "C" fn note(signal: libc::c_int) {
         libc::signal(signal, libc::SIG_DFL);
     }
 }
+
+/// From now on Ctrl-C and termination end the process again, and an earlier wish is forgotten.
+pub fn forget() {
+    STOP.store(false, Ordering::SeqCst);
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the default disposition is always valid.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}

@@ -15,7 +15,7 @@ const PAGE_BYTES: usize = 4096;
 /// A run of zeroed bytes that nothing else points to, aligned for any kernel.
 ///
 /// Untouched pages cost nothing.
-pub(super) struct Memory {
+pub struct Memory {
     /// What the system gave, and its length.
     mapped: (*mut c_void, usize),
     start: *mut u8,
@@ -101,7 +101,7 @@ impl Drop for Memory {
 /// # Safety
 ///
 /// No padding, no invalid bit pattern, alignment of at most [`ALIGNMENT`].
-pub(super) unsafe trait Plain: Copy {}
+pub unsafe trait Plain: Copy {}
 // SAFETY: any 16 bits are a bf16.
 unsafe impl Plain for half::bf16 {}
 // SAFETY: any 32 bits are one.

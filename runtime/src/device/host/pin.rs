@@ -3,7 +3,7 @@
 use std::mem;
 
 /// Processors this process may run on, ascending; empty when the system does not say.
-pub(super) fn processors() -> Vec<usize> {
+pub fn processors() -> Vec<usize> {
     // SAFETY: a `cpu_set_t` is an array of integers: zeros are an empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
     // SAFETY: the pointer and length are those of `set`; 0 is this thread.
@@ -18,7 +18,7 @@ pub(super) fn processors() -> Vec<usize> {
 }
 
 /// Keep the calling thread on `processor`; when the system refuses, it stays where it may be.
-pub(super) fn to(processor: usize) {
+pub fn to(processor: usize) {
     // SAFETY: as in `processors`; the index came from there.
     unsafe {
         let mut set: libc::cpu_set_t = mem::zeroed();

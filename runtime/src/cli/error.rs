@@ -1,0 +1,68 @@
+//! What can go wrong on the command line itself.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use sail_ir::Help;
+
+/// A file, a stream or an option that cannot be used.
+#[derive(Debug)]
+pub enum CommandError {
+    /// The file system refuses.
+    Io { doing: &'static str, path: String, because: String },
+    /// The ids of a prompt are not there.
+    Ids { path: String, because: String },
+    /// The artifact has no such function or class.
+    Unknown { what: String, known: String },
+}
+
+impl CommandError {
+    pub fn io(doing: &'static str, path: &Path, error: &io::Error) -> Self {
+        let because = error.to_string();
+        let because = because.split(" (os error").next().unwrap_or_default().to_lowercase();
+        Self::Io { doing, path: path.display().to_string(), because }
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { doing, path, because } => {
+                write!(f, "cannot {doing} `{path}`\n  because of: {because}")
+            }
+            Self::Ids { path, because } => {
+                write!(f, "there are no token ids\n  in `{path}`\n  because {because}")
+            }
+            Self::Unknown { what, .. } => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+impl Help for CommandError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "SC0111",
+            Self::Ids { .. } => "SC0112",
+            Self::Unknown { .. } => "SC0113",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } => None,
+            Self::Ids { .. } => Some("write `[1, 2, 3]`, or `{\"prompt\": [1, 2, 3]}`".to_owned()),
+            Self::Unknown { known, .. } => Some(format!("the artifact has {known}")),
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io { .. } => 1,
+            Self::Ids { .. } => 3,
+            Self::Unknown { .. } => 2,
+        }
+    }
+}
