@@ -2,7 +2,7 @@
 
 use criterion::Criterion;
 use sail_bench::{drawn, time, tokens};
-use sail_kernels::emit::run::{i32_bytes, poisoned};
+use sail_kernels::emit::run::{host, i32_bytes, poisoned};
 use sail_kernels::experts::{Combine, GroupByExpert, LinearRoute, Route};
 use sail_kernels::reference::group_by_expert;
 
@@ -17,7 +17,8 @@ pub fn bench(criterion: &mut Criterion) {
         let counts = tokens(rows);
         let route = Route { experts: EXPERTS, top_k: TOP_K, renormalize: true };
         let [x, weight] = [rows, EXPERTS].map(|rows| drawn(rows.into(), rows * WIDTH));
-        let kernel = LinearRoute { width: WIDTH, route };
+        let target = host().expect("kernels need at least x86-64-v3");
+        let kernel = LinearRoute::new(WIDTH, route, &target);
         let buffers = [x.clone(), weight, poisoned(4 * pairs), poisoned(2 * pairs)];
         time(&mut group, &kernel, counts, 0, &buffers);
 

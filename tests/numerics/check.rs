@@ -20,18 +20,8 @@ pub type Buffers = Vec<Vec<u8>>;
 /// When the bytes depend on how the work items are cut into calls, or when a buffer that the kernel
 /// only reads has changed.
 pub fn run(kernel: &dyn Kernel, counts: Counts, buffers: &Buffers) -> Vec<(Target, Buffers)> {
-    run_with(kernel, counts, |_| buffers.clone())
-}
-
-/// As [`run`], with buffers that depend on the target, as packed weights do.
-pub fn run_with(
-    kernel: &dyn Kernel,
-    counts: Counts,
-    buffers: impl Fn(&Target) -> Buffers,
-) -> Vec<(Target, Buffers)> {
     let runs = targets_here().into_iter().map(|target| {
-        let buffers = buffers(&target);
-        let after = run_loaded(kernel, &Loaded::new(kernel, &target), counts, &buffers);
+        let after = run_loaded(kernel, &Loaded::new(kernel, &target), counts, buffers);
         (target, after)
     });
     runs.collect()

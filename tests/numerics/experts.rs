@@ -1,11 +1,14 @@
 //! The router, the grouping and the sum of experts, against their twins.
 
-use sail_kernels::emit::run::{i32_bytes, i32_values, poisoned};
+use sail_ir::scheme::Scheme;
+use sail_kernels::Rows;
+use sail_kernels::emit::run::{Loaded, i32_bytes, i32_values, poisoned, targets_here};
 use sail_kernels::experts::{Combine, GroupByExpert, LinearRoute, Route};
+use sail_kernels::linear::{Epilogue, Linear, LinearProblem, Prologue};
 use sail_kernels::reference::{self, Rounding};
 use sail_tests::harness::Test;
 
-use super::check::{bytes_of, close, drawn, run, run_with, scaled, tokens};
+use super::check::{bytes_of, close, drawn, run, run_loaded, scaled, tokens};
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -13,6 +16,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("of equal logits the router takes the lower expert first", ties),
         Test::new("the router gives experts that exist where logits are not numbers", not_numbers),
         Test::new("linear_route chooses as the rounded product does", linear_route),
+        Test::new("linear_route gives the bytes of linear and route", as_single_kernels),
         Test::new("group_by_expert sorts any load, and none", group_by_expert),
         Test::new("combine adds in the order of experts and rounds once", combine),
     ]
@@ -71,16 +75,17 @@ fn linear_route() {
             let (x, x_values) = drawn(2, rows * width);
             let (weight, w_values) = drawn(3, experts * width);
             let route = Route { experts: experts as u32, top_k: top_k as u32, renormalize: true };
-            let kernel = LinearRoute { width: width as u32, route };
             let choice = (top_k, true);
             let (ids, weights) =
                 reference::linear_route(&x_values, &w_values, width, choice, Rounding::Bf16);
             let logits = reference::linear(&x_values, &w_values, width, Rounding::Exact);
-            let runs = run_with(&kernel, tokens(rows), |target| {
+            for target in targets_here() {
+                let kernel = LinearRoute::new(width as u32, route.clone(), &target);
                 let packed = panels(&weight, width, target.limits().panel_width as usize);
-                vec![x.clone(), packed, poisoned(4 * ids.len()), poisoned(2 * ids.len())]
-            });
-            for (target, after) in runs {
+                let [i32s, bf16s] = [4, 2].map(|bytes| poisoned(bytes * ids.len()));
+                let buffers = vec![x.clone(), packed, i32s, bf16s];
+                let after =
+                    run_loaded(&kernel, &Loaded::new(&kernel, &target), tokens(rows), &buffers);
                 let got = i32_values(&after[2]);
                 assert_chosen_as(&logits, experts, &got, &ids);
                 if got == ids {
@@ -88,6 +93,36 @@ fn linear_route() {
                 }
             }
         }
+    }
+}
+
+fn as_single_kernels() {
+    let (rows, experts, width, top_k) = (29, 40, 131, 6);
+    let (x, _) = drawn(7, rows * width);
+    let (weight, _) = drawn(8, experts * width);
+    let counts = tokens(rows);
+    let route = Route { experts: experts as u32, top_k: top_k as u32, renormalize: true };
+    let lists = [poisoned(4 * rows * top_k), poisoned(2 * rows * top_k)];
+    for target in targets_here() {
+        let weight = panels(&weight, width, target.limits().panel_width as usize);
+        let problem = LinearProblem {
+            rows: Rows::TOKENS,
+            n: experts as u32,
+            k: width as u32,
+            scheme: Scheme::Bf16,
+            prologue: Prologue::Direct,
+            epilogue: Epilogue::NONE,
+        };
+        let linear = Linear::new(problem, &target);
+        let buffers = vec![x.clone(), weight.clone(), poisoned(2 * rows * experts)];
+        let logits =
+            run_loaded(&linear, &Loaded::new(&linear, &target), counts, &buffers).remove(2);
+        let buffers = [vec![logits], lists.to_vec()].concat();
+        let single = run_loaded(&route, &Loaded::new(&route, &target), counts, &buffers);
+        let fused = LinearRoute::new(width as u32, route.clone(), &target);
+        let buffers = [vec![x.clone(), weight], lists.to_vec()].concat();
+        let fused = run_loaded(&fused, &Loaded::new(&fused, &target), counts, &buffers);
+        assert!(single[1..] == fused[2..], "{target}");
     }
 }
 

@@ -6,9 +6,11 @@
 mod combine;
 mod group_by_expert;
 mod grouped;
+mod linear_route;
 mod route;
 
 pub use combine::Combine;
 pub use group_by_expert::GroupByExpert;
 pub use grouped::{Grouped, GroupedProblem, GroupedProduct};
-pub use route::{LinearRoute, Route};
+pub use linear_route::LinearRoute;
+pub use route::Route;

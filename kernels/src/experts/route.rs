@@ -1,7 +1,6 @@
-//! `route` and `linear_route`: the best experts of every token, and their weights.
+//! `route`: the best experts of every token, and their weights.
 
 use sail_ir::plan::{Cost, Grid};
-use sail_ir::scheme::Scheme;
 
 use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
@@ -11,7 +10,7 @@ use crate::rows::row_at;
 const ROWS_PER_BLOCK: u32 = 4;
 
 /// No target has more f32 in a vector; workspaces are sized for it.
-const MOST_LANES: u64 = 16;
+pub(super) const MOST_LANES: u64 = 16;
 
 /// `logits [t, experts]` to `ids [t, top_k]`, best first, of equal logits the lower expert first,
 /// and `weights [t, top_k]`: their share of the softmax over all experts, or of that over the
@@ -23,17 +22,6 @@ pub struct Route {
     pub experts: u32,
     pub top_k: u32,
     pub renormalize: bool,
-}
-
-/// [`Route`] of the logits `x · weightᵀ`: `x [t, width]`, `weight [experts, width]` packed as
-/// bf16 panels.
-///
-/// Logits are accumulated in ascending pairs of the width and rounded to bf16, as `linear` does:
-/// the experts chosen are those that tapped logits choose.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LinearRoute {
-    pub width: u32,
-    pub route: Route,
 }
 
 impl Kernel for Route {
@@ -91,7 +79,8 @@ impl Kernel for Route {
 }
 
 impl Route {
-    fn check(&self, kernel: &dyn Kernel) -> Result<(), EmitError> {
+    /// Refuses more choices than experts, in the name of `kernel`.
+    pub(super) fn check(&self, kernel: &dyn Kernel) -> Result<(), EmitError> {
         if self.top_k == 0 || self.top_k > self.experts {
             return Err(EmitError::no_fit(kernel, "there are fewer experts than choices"));
         }
@@ -104,12 +93,12 @@ impl Route {
     }
 
     /// Workspace of the logits of the chosen experts, padded likewise.
-    fn chosen_bytes(&self) -> u64 {
+    pub(super) fn chosen_bytes(&self) -> u64 {
         4 * u64::from(self.top_k).next_multiple_of(MOST_LANES)
     }
 
     /// The choice of one row, whose logits stand in the workspace; they are used up.
-    fn choose<'c>(
+    pub(super) fn choose<'c>(
         &self,
         k: &mut Builder<'c>,
         [logits, chosen]: [Ptr<'c>; 2],
@@ -217,126 +206,4 @@ fn sum_of_exp<'c>(k: &mut Builder<'c>, values: Ptr<'c>, length: u32, best: F32<'
         k.add(sum, raised)
     });
     k.sum_lanes(sums)
-}
-
-impl Kernel for LinearRoute {
-    fn family(&self) -> &'static str {
-        "linear_route"
-    }
-
-    fn symbol(&self) -> String {
-        format!("linear_{}.w{}", self.route.symbol(), self.width)
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x", "weight", "ids", "weights"]
-    }
-
-    fn writes(&self) -> &'static [u32] {
-        &[2, 3]
-    }
-
-    fn grid(&self) -> Grid {
-        self.route.grid()
-    }
-
-    fn workspace_bytes(&self) -> u64 {
-        self.panels_bytes() + self.route.chosen_bytes()
-    }
-
-    fn cost(&self) -> Cost {
-        let (experts, width) = (u64::from(self.route.experts), u64::from(self.width));
-        let of_route = self.route.cost();
-        Cost {
-            weight_bytes: Scheme::Bf16.packed_bytes(experts, width, 2 * MOST_LANES),
-            row_bytes: 2 * width + 6 * u64::from(self.route.top_k),
-            row_operations: of_route.row_operations + 2 * experts * width,
-            ..Cost::default()
-        }
-    }
-
-    fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
-        self.route.check(self)?;
-        let [x, weight, ids, weights] = k.arguments::<4>();
-        let scratch = [k.carve(self.panels_bytes()), k.carve(self.route.chosen_bytes())];
-        k.for_each_row(&self.grid(), |k, row| {
-            let from = row_at(k, x, row, self.width);
-            self.logits(k, from, weight, scratch[0]);
-            self.route.choose(k, scratch, [ids, weights], row);
-        });
-        Ok(())
-    }
-}
-
-impl LinearRoute {
-    /// Workspace of the logits of whole panels.
-    fn panels_bytes(&self) -> u64 {
-        4 * u64::from(self.route.experts).next_multiple_of(2 * MOST_LANES)
-    }
-
-    /// The rounded logits of one row, minus infinity beyond the last expert.
-    fn logits<'c>(&self, k: &mut Builder<'c>, x: Ptr<'c>, weight: Ptr<'c>, logits: Ptr<'c>) {
-        let lanes = k.lanes();
-        let (experts, width) = (u64::from(self.route.experts), u64::from(self.width));
-        let panel_width = u64::from(k.target().limits().panel_width);
-        let panel_bytes = Scheme::Bf16.packed_bytes(panel_width, width, panel_width);
-        let (zero, end) = (k.index(0), k.index(experts.div_ceil(panel_width)));
-        k.for_each(zero, end, 1, |k, panel| {
-            let start = k.mul_constant(panel, panel_bytes);
-            let weight = k.at_bytes(weight, start);
-            let none = k.f32s(0.0, lanes);
-            let vectors = (panel_width / u64::from(lanes)) as usize;
-            let sums = self.panel_products(k, x, weight, vec![none; vectors]);
-            for (vector, sum) in sums.into_iter().enumerate() {
-                let first = k.mul_constant(panel, panel_width);
-                let first = k.add_constant(first, vector as u64 * u64::from(lanes));
-                let past = k.index(experts);
-                let left = k.sub(past, first);
-                let left = k.max(left, zero);
-                let inside = k.first(left, lanes);
-                let worst = k.f32s(f32::NEG_INFINITY, lanes);
-                let rounded = k.rounded(sum);
-                let value = k.select(inside, rounded, worst);
-                let to = k.at::<F32>(logits, first);
-                k.store(to, value);
-            }
-        });
-    }
-
-    /// Products of `x` with the outputs of one panel, one vector of outputs in each sum.
-    fn panel_products<'c>(
-        &self,
-        k: &mut Builder<'c>,
-        x: Ptr<'c>,
-        panel: Ptr<'c>,
-        sums: Vec<F32<'c>>,
-    ) -> Vec<F32<'c>> {
-        let lanes = k.lanes();
-        let line = 4 * u64::from(lanes) * sums.len() as u64;
-        let add_pair = |k: &mut Builder<'c>, pair: I32<'c>, at: Index<'c>, sums: Vec<F32<'c>>| {
-            let from = k.mul_constant(at, line);
-            let from = k.at_bytes(panel, from);
-            let each = sums.into_iter().enumerate().map(|(vector, sum)| {
-                let from = k.at_bytes_constant(from, 4 * u64::from(lanes) * vector as u64);
-                let weights = k.load::<I32>(from, lanes);
-                k.dot_bf16(sum, pair, weights)
-            });
-            each.collect::<Vec<_>>()
-        };
-        let (zero, pairs) = (k.index(0), k.index(u64::from(self.width / 2)));
-        let mut sums = k.fold(zero, pairs, 1, sums, |k, at, sums| {
-            let from = k.at::<I32>(x, at);
-            let pair = k.load_pair_everywhere(from, lanes);
-            add_pair(k, pair, at, sums)
-        });
-        if !self.width.is_multiple_of(2) {
-            let last = k.at_bytes_constant(x, 2 * u64::from(self.width - 1));
-            let last = k.load_widened(last, 1);
-            let last = k.bits(last);
-            let pair = k.shift_right(last, 16); // the other half is zero
-            let pair = k.splat(pair, lanes);
-            sums = add_pair(k, pair, pairs, sums);
-        }
-        sums
-    }
 }

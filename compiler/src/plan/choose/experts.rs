@@ -15,7 +15,7 @@ pub fn choose(scope: &Scope<'_>) -> Found {
         "route" => step(route(scope, scope.width(0)), &[Operand(0), Result(0), Result(1)]),
         "linear_route" => {
             let [experts, width] = scope.operand(1)[..] else { return None };
-            let kernel = LinearRoute { width, route: route(scope, experts) };
+            let kernel = LinearRoute::new(width, route(scope, experts), scope.target);
             step(kernel, &[Operand(0), Operand(1), Result(0), Result(1)])
         }
         "group_by_expert" => {

@@ -1,0 +1,145 @@
+//! `linear_route`: the router's product, and the choice of experts by it.
+
+use sail_ir::plan::{Cost, Grid};
+use sail_ir::target::Target;
+
+use super::Route;
+use super::route::MOST_LANES;
+use crate::emit::{Builder, F32, Index, Ptr};
+use crate::kernel::{EmitError, Kernel, Rows};
+use crate::linear::product::{PackedRows, Product};
+use crate::linear::{direct, row_of};
+
+/// Rows of one work item: two steps of the product.
+const ROWS_PER_BLOCK: u32 = 24;
+
+/// [`Route`] of the logits `x · weightᵀ`: `x [t, width]`, `weight [experts, width]` packed as bf16
+/// panels.
+///
+/// The product is that of `linear`, rounded to bf16 as it rounds: the experts chosen are those that
+/// tapped logits choose.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LinearRoute {
+    route: Route,
+    product: Product,
+}
+
+impl LinearRoute {
+    #[must_use]
+    pub fn new(width: u32, route: Route, target: &Target) -> Self {
+        Self { route, product: Product::new(width, target) }
+    }
+
+    fn panels(&self) -> u64 {
+        u64::from(self.route.experts).div_ceil(self.product.panel_width())
+    }
+
+    /// Workspace of the logits of one row, whole panels of f32.
+    fn row_bytes(&self) -> u64 {
+        4 * u64::from(self.route.experts).next_multiple_of(2 * MOST_LANES)
+    }
+
+    /// Keep the rounded logits of one row and one panel, minus infinity beyond the last expert.
+    fn keep<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        (row, panel): (Index<'c>, Index<'c>),
+        sums: [F32<'c>; 2],
+        logits: Ptr<'c>,
+    ) {
+        let lanes = self.product.lanes;
+        let row = k.mul_constant(row, self.row_bytes());
+        let row = k.at_bytes(logits, row);
+        let first = k.mul_constant(panel, self.product.panel_width());
+        let experts = k.index(self.route.experts.into());
+        let worst = k.f32s(f32::NEG_INFINITY, lanes);
+        for (half, sum) in sums.into_iter().enumerate() {
+            let first = k.add_constant(first, half as u64 * u64::from(lanes));
+            let left = k.sub(experts, first);
+            let zero = k.index(0);
+            let left = k.max(left, zero);
+            let inside = k.first(left, lanes);
+            let logit = k.rounded(sum);
+            let logit = k.select(inside, logit, worst);
+            let to = k.at::<F32>(row, first);
+            k.store(to, logit);
+        }
+    }
+}
+
+impl Kernel for LinearRoute {
+    fn family(&self) -> &'static str {
+        "linear_route"
+    }
+
+    fn symbol(&self) -> String {
+        format!("linear_{}.w{}", self.route.symbol(), self.product.k)
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x", "weight", "ids", "weights"]
+    }
+
+    fn writes(&self) -> &'static [u32] {
+        &[2, 3]
+    }
+
+    fn grid(&self) -> Grid {
+        Rows::TOKENS.grid(ROWS_PER_BLOCK, 1)
+    }
+
+    fn workspace_bytes(&self) -> u64 {
+        let rows = u64::from(ROWS_PER_BLOCK);
+        let logits = rows * self.row_bytes();
+        self.product.workspace_bytes(rows) + logits + self.route.chosen_bytes()
+    }
+
+    fn cost(&self) -> Cost {
+        let (experts, width) = (u64::from(self.route.experts), u64::from(self.product.k));
+        Cost {
+            weight_bytes: self.panels() * self.product.panel_bytes(),
+            row_bytes: 2 * width + 6 * u64::from(self.route.top_k),
+            row_operations: self.route.cost().row_operations + 2 * experts * width,
+            ..Cost::default()
+        }
+    }
+
+    fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
+        self.route.check(self)?;
+        let [x, weight, ids, weights] = k.arguments::<4>();
+        let [packed, tile] = self.product.carve(k, ROWS_PER_BLOCK.into());
+        let logits = k.carve(u64::from(ROWS_PER_BLOCK) * self.row_bytes());
+        let chosen = k.carve(self.route.chosen_bytes());
+        k.for_each_block(&self.grid(), |k, block| {
+            k.note("1 pack: the rows of the block into the workspace");
+            let zero = k.index(0);
+            k.for_each(zero, block.rows, 1, |k, at| {
+                let row = k.add(block.first_row, at);
+                let x = row_of(k, x, row, self.product.k);
+                let packed = self.product.row(k, packed, at);
+                self.product.pad_row(k, packed);
+                direct(k, &self.product, x, packed);
+            });
+
+            k.note("2 multiply: panel by panel");
+            let rows = PackedRows { at: packed, count: block.rows };
+            let panels = k.index(self.panels());
+            k.for_each(zero, panels, 1, |k, panel| {
+                let offset = k.mul_constant(panel, self.product.panel_bytes());
+                let weight = k.at_bytes(weight, offset);
+                self.product.panel(k, rows, weight, tile, |k, row, sums| {
+                    self.keep(k, (row, panel), sums, logits);
+                });
+            });
+
+            k.note("3 choose: row by row");
+            k.for_each(zero, block.rows, 1, |k, at| {
+                let row = k.add(block.first_row, at);
+                let start = k.mul_constant(at, self.row_bytes());
+                let logits = k.at_bytes(logits, start);
+                self.route.choose(k, [logits, chosen], [ids, weights], row);
+            });
+        });
+        Ok(())
+    }
+}
