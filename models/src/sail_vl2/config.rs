@@ -89,6 +89,15 @@ fn vision(config: &JsonObject) -> Result<VisionSpec, ModelError> {
     let width = tower.size("hidden_size", WIDTH)?;
     let heads = tower.size("num_attention_heads", HEADS)?;
     divides(&tower, ("hidden_size", width), ("num_attention_heads", heads))?;
+    if !(width / heads).is_multiple_of(2) {
+        return Err(ModelError::Disagree {
+            file: tower.file(),
+            what: format!("a head of the vision tower has {} values, an odd number", width / heads),
+            because: format!(
+                "`vision_config.hidden_size` is {width}, `vision_config.num_attention_heads` {heads}, and kernels read values in pairs"
+            ),
+        });
+    }
     let patch_size = tower.size("patch_size", 1..=256)?;
     let tile_size = tower.size("image_size", 1..=GRID * patch_size)?;
     if !tile_size.is_multiple_of(2 * patch_size) {

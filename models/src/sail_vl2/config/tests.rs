@@ -293,6 +293,7 @@ fn values_that_do_not_fit_together_are_refused_with_both() {
             ("/vision_config/image_size", json!(70)),
             ("/force_image_size", json!(448)),
             ("/vision_config/num_attention_heads", json!(5)),
+            ("/vision_config/num_attention_heads", json!(8)),
             ("/llm_config/num_key_value_heads", json!(3)),
             ("/llm_config/head_dim", json!(9)),
             ("/llm_config/num_experts_per_tok", json!(5)),
@@ -314,6 +315,10 @@ fn values_that_do_not_fit_together_are_refused_with_both() {
             error[SC0208]: `vision_config.hidden_size` 24 is not a multiple of `vision_config.num_attention_heads` 5
               in `config.json`
               because every head takes an equal share
+            ----
+            error[SC0208]: a head of the vision tower has 3 values, an odd number
+              in `config.json`
+              because `vision_config.hidden_size` is 24, `vision_config.num_attention_heads` 8, and kernels read values in pairs
             ----
             error[SC0208]: `llm_config.num_attention_heads` 4 is not a multiple of `llm_config.num_key_value_heads` 3
               in `config.json`
