@@ -136,6 +136,15 @@ impl<'g> Case<'g> {
         stages.into_iter().map(|(_, name)| name).collect()
     }
 
+    /// Layers with recorded router logits, and the names of those, in order.
+    #[must_use]
+    pub fn routers(&self) -> Vec<(usize, &'g str)> {
+        let stages = self.stages().into_iter();
+        stages
+            .filter_map(|name| Some((name.strip_prefix("router.")?.parse().ok()?, name)))
+            .collect()
+    }
+
     /// Values called `name`.
     ///
     /// Refuses a name that was not recorded and element types other than f32 and bf16.

@@ -55,11 +55,12 @@ fn config(seed: u64) -> Value {
 
 fn vision(draw: &mut Draw, tile: u64, patch: u64) -> Value {
     let heads = draw.within(1..=4);
+    let head_width = 2 * draw.within(3..=18); // pairs, as everywhere
     json!({
         "model_type": "sailvit", "architectures": ["SAILViTModel"], "num_channels": 3,
         "image_size": tile, "patch_size": patch, "rms_norm_eps": 1e-5,
         "qkv_bias": false, "use_bias": false,
-        "num_attention_heads": heads, "hidden_size": heads * draw.within(5..=37),
+        "num_attention_heads": heads, "hidden_size": heads * head_width,
         "intermediate_size": draw.within(17..=131), "num_hidden_layers": draw.within(1..=2),
     })
 }

@@ -4,6 +4,7 @@
 //! fixtures and binaries are. The interpreter computes a model text in f64, the oracle runs whole
 //! prompts with it, drawn are models of odd sizes.
 
+pub mod compiled;
 pub mod drawn;
 pub mod expectation;
 pub mod harness;

@@ -9,7 +9,7 @@ use sail_runtime::execute::{Engine, Outputs, Replace, Row, Tokens, Twin};
 use sail_runtime::image::Tiles;
 use sail_runtime::taps::{Inside, Pattern, collect};
 
-use super::judge::{GREEDY_TOKENS, Observed, Rule};
+use super::judge::{GREEDY_TOKENS, Observed, Rule, ranked};
 use super::{Case, Golden};
 use crate::error::{Failure, boxed};
 
@@ -58,8 +58,8 @@ pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observe
         }
     };
     let inside = Inside { tiles, fill: &mut fill, ids: &ids, image_rows: &image_rows };
-    if matches!(rule, Rule::Forced { .. }) {
-        engine.replace_tapped(Some(recorded_routes(case)?));
+    if let Rule::Forced { top_k } = rule {
+        engine.replace_tapped(Some(recorded_routes(case, top_k)?));
     }
     let tensors = collect(engine, inside, &Pattern::new("*"), &stop);
     engine.replace_tapped(None);
@@ -74,19 +74,44 @@ pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observe
 }
 
 /// Puts the recorded logits of a router in the place of ours, chunk after chunk.
-fn recorded_routes(case: &Case<'_>) -> Result<Replace, Failure> {
+fn recorded_routes(case: &Case<'_>, top_k: usize) -> Result<Replace, Failure> {
     let mut recorded = BTreeMap::new();
-    for name in case.stages().into_iter().filter(|name| name.starts_with("router.")) {
+    for (_, name) in case.routers() {
         let tensor = case.tensor(name).map_err(boxed)?;
-        recorded.insert(name.to_owned(), (tensor.values, 0));
+        let rows = tensor.values.chunks(tensor.width());
+        let logits: Vec<bf16> = rows.flat_map(|row| with_choice(row, top_k)).collect();
+        recorded.insert(name.to_owned(), (logits, 0));
     }
     Ok(Box::new(move |name, ours| {
         let Some((values, taken)) = recorded.get_mut(name) else { return };
         for (ours, golden) in ours.iter_mut().zip(&values[*taken..]) {
-            *ours = bf16::from_f32(*golden);
+            *ours = *golden;
         }
         *taken += ours.len();
     }))
+}
+
+/// A row of logits rounded to bf16 such that the same `top_k` lead: others that come to lie as high
+/// as the last of them are rounded down.
+fn with_choice(logits: &[f32], top_k: usize) -> Vec<bf16> {
+    let order = ranked(logits);
+    let mut rounded: Vec<bf16> = logits.iter().map(|logit| bf16::from_f32(*logit)).collect();
+    let last = order[..top_k].iter().map(|expert| rounded[*expert]).fold(bf16::INFINITY, bf16::min);
+    for expert in &order[top_k..] {
+        if rounded[*expert] >= last {
+            rounded[*expert] = below(last);
+        }
+    }
+    rounded
+}
+
+/// The next bf16 value down.
+fn below(value: bf16) -> bf16 {
+    match value.to_bits() {
+        0 | 0x8000 => bf16::from_bits(0x8001),
+        bits if value.is_sign_negative() => bf16::from_bits(bits + 1),
+        bits => bf16::from_bits(bits - 1),
+    }
 }
 
 /// For each token its row of the image features, or -1 for text.
@@ -175,4 +200,25 @@ fn most_probable(logits: &[bf16]) -> u32 {
         }
     }
     best as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounded_logits_lead_to_the_same_experts() {
+        // 1.001 and 1.002 are both 1.0 in bf16, where the lower index would lead.
+        let rounded = with_choice(&[1.001, 0.5, 1.002, -3.0], 1);
+        assert!(rounded[2] > rounded[0] && rounded[0] > rounded[1], "{rounded:?}");
+        let rounded = with_choice(&[-1.002, -1.001], 1);
+        assert!(rounded[1] > rounded[0], "{rounded:?}");
+        assert_eq!(with_choice(&[2.0, 3.0], 2), [2.0, 3.0].map(bf16::from_f32));
+    }
+
+    #[test]
+    fn below_zero_comes_the_smallest_negative() {
+        assert!(below(bf16::ZERO) < bf16::ZERO);
+        assert!(below(bf16::ONE) < bf16::ONE && below(bf16::NEG_ONE) < bf16::NEG_ONE);
+    }
 }
