@@ -16,8 +16,9 @@ SYSTEM = "你是由抖音内容理解组开发的多模态大模型，英文名�
 OPENING = f"<|im_start|>system\n{SYSTEM}<|im_end|><|im_start|>user\n"
 CLOSING = "<|im_end|><|im_start|>assistant\n"
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-# Rows of a batch hold one picture of shapes and one of text each. Answers that carry more to see weigh more in the loss.
-LOSS_WEIGHT = {"read": 3.0, "what is at": 1.5}
+# Words that must be seen weigh more in the loss than those that only make the sentence: whole answers by kind, and names of forms.
+LOSS_WEIGHT = {"read": 3.0, "what is at": 1.5, "how many of a form": 2.0, "what color": 2.0, "where is": 2.0}
+FORM_WEIGHT = 3.0
 IGNORED = -100
 
 
@@ -53,6 +54,7 @@ class Packer:
         self.tile, self.limit = config["force_image_size"], config["max_dynamic_patch"]
         self.places = (self.tile // config["vision_config"]["patch_size"] // 2) ** 2
         self.opening = self.ids(OPENING)
+        self.forms = {self.ids(f" {form}")[0] for form in scenes.FORMS}
         self.context, self.pad = self.tok.token_to_id("<IMG_CONTEXT>"), self.tok.token_to_id("<|endoftext|>")
 
     def ids(self, text):
@@ -71,7 +73,10 @@ class Packer:
                 asked, told = self.ids(q.text + CLOSING), self.ids(q.answer + "<|im_end|>")
                 want = [IGNORED] * (len(asked) - 1) + told + [IGNORED]
                 weight = LOSS_WEIGHT.get(q.kind, 1.0)
-                cells += [(t, at + i, g, b, w, weight) for i, (t, w) in enumerate(zip(asked + told, want))]
+                cells += [
+                    (t, at + i, g, b, w, weight * (FORM_WEIGHT if w in self.forms else 1.0))
+                    for i, (t, w) in enumerate(zip(asked + told, want))
+                ]
         return cells
 
     def batch(self, pictures, rows):

@@ -219,7 +219,7 @@ def main():
     p.add_argument("--crew", type=int, help="processes (default: 2 on a CPU, 1 on a GPU)")
     p.add_argument("--threads", type=int, default=1, help="threads of each process")
     p.add_argument("--batch", type=int, default=64, help="tiles per step")
-    p.add_argument("--rate", type=float, default=2.0e-3)
+    p.add_argument("--rate", type=float, default=2.5e-3)
     p.add_argument("--adam-rate", type=float, default=1.0e-3)
     p.add_argument("--average", type=float, default=0.995)
     p.add_argument("--seed", type=int, default=1)
@@ -236,8 +236,12 @@ def main():
         now, (hour, minute) = datetime.datetime.now(), map(int, a.until.split(":"))
         end = now.replace(hour=hour, minute=minute, second=0)
         a.end = (end if end > now else end + datetime.timedelta(days=1)).timestamp()
-    # spawn ends all members when one fails.
-    mp.spawn(member, (a, prepare(a), mp.get_context("spawn").Barrier(a.crew)), nprocs=a.crew)
+    board, barrier = prepare(a), mp.get_context("spawn").Barrier(a.crew)
+    if a.crew == 1:
+        member(0, a, board, barrier)
+    else:
+        # spawn ends all members when one fails.
+        mp.spawn(member, (a, board, barrier), nprocs=a.crew)
 
 
 if __name__ == "__main__":
