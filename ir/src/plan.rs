@@ -135,26 +135,58 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// Rows for `count` counted ones.
+    #[must_use]
+    pub fn rows(&self, count: u32) -> u64 {
+        u64::from(count) * u64::from(self.per)
+    }
+
     /// Items for `count` counted rows.
     #[must_use]
     pub fn items(&self, count: u32) -> u64 {
-        let rows = u64::from(count) * u64::from(self.per);
-        rows.div_ceil(u64::from(self.rows_per_block)) * u64::from(self.columns)
+        self.rows(count).div_ceil(u64::from(self.rows_per_block)) * u64::from(self.columns)
     }
 }
 
-/// Least bytes and operations a step cannot do without, affine in the counted rows of the call.
+/// Least bytes and operations a step cannot do without. A row is a row of the step's [`Grid`]:
+/// there are `count · per` of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cost {
     /// Weights, tables: read once whatever the rows.
     pub weight_bytes: u64,
+    /// Part of `weight_bytes` that one row needs, where rows choose (experts); 0 where every row
+    /// needs all of them.
+    pub row_weight_bytes: u64,
     /// Activations read and written for one row.
     pub row_bytes: u64,
     /// Multiplications and additions for one row, counted one each.
     pub row_operations: u64,
-    /// The same, for one row and one cached position (attention).
+    /// The same, for one row and one cached position it looks at (attention).
     pub position_operations: u64,
+    /// Read for one cached position, however many rows look at it.
     pub position_bytes: u64,
+}
+
+impl Cost {
+    /// Bytes for `rows` rows that look at `positions` different cached positions.
+    #[must_use]
+    pub fn bytes(&self, rows: u64, positions: u64) -> u64 {
+        let weights = match self.row_weight_bytes {
+            _ if rows == 0 => 0,
+            0 => self.weight_bytes,
+            each => each.saturating_mul(rows).min(self.weight_bytes),
+        };
+        weights
+            .saturating_add(self.row_bytes.saturating_mul(rows))
+            .saturating_add(self.position_bytes.saturating_mul(positions))
+    }
+
+    /// Multiplications and additions for `rows` rows that look at `looks` cached positions in all.
+    #[must_use]
+    pub fn operations(&self, rows: u64, looks: u64) -> u64 {
+        let rows = self.row_operations.saturating_mul(rows);
+        rows.saturating_add(self.position_operations.saturating_mul(looks))
+    }
 }
 
 /// One kernel over one set of buffers.

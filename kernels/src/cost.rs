@@ -20,13 +20,12 @@ pub struct Estimate {
 
 impl Estimate {
     /// Counts each input once and each output once, as a perfect cache would; `positions` is the
-    /// number of cached positions each row attends to.
+    /// number of cached positions that every row attends to, the same ones for all.
     #[must_use]
     pub fn of(cost: &Cost, rows: u64, positions: u64) -> Self {
-        let pairs = rows * positions;
         Self {
-            bytes: cost.weight_bytes + cost.row_bytes * rows + cost.position_bytes * pairs,
-            operations: cost.row_operations * rows + cost.position_operations * pairs,
+            bytes: cost.bytes(rows, positions),
+            operations: cost.operations(rows, rows * positions),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The command line of `sail`: one file per command.
 
 mod ask;
+mod bench;
 mod error;
 mod inspect;
 mod measure;
@@ -33,6 +34,8 @@ pub enum Command {
     Run(Box<run::Run>),
     /// Show what is in a `.sail` file.
     Inspect(inspect::Inspect),
+    /// Measure speed, against what this machine can do in the same seconds.
+    Bench(bench::Bench),
 }
 
 /// Carry out one command. What it prints on standard output is its result and nothing else.
@@ -40,6 +43,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Bench(command) => command.run(),
     }
 }
 

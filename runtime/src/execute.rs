@@ -58,10 +58,18 @@ pub struct Tokens<'a> {
 pub struct Done<'e> {
     pub function: &'e Function,
     pub call: Call,
-    /// Cached positions that the call's tokens looked at, summed over them.
-    pub positions: u64,
+    pub attention: Attention,
     pub times: &'e [StepTime],
     pub device: &'e dyn Device,
+}
+
+/// How far the tokens of a call looked back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attention {
+    /// Different cached positions that were looked at, by one token or many.
+    pub positions: u64,
+    /// Positions that each token looked at, summed over the tokens.
+    pub looks: u64,
 }
 
 /// Hears of every call that was carried out.
@@ -138,7 +146,7 @@ impl Engine {
             let call = Call { function, class, tokens: 0, images, outputs: 0 };
             self.call(&call, stop)?;
             self.device.keep_features(first, images);
-            self.tell(&call, 0, watch);
+            self.tell(&call, Attention::default(), watch);
             first += images;
         }
         Ok(())
@@ -192,9 +200,8 @@ impl Engine {
             for (index, row) in wanted.enumerate() {
                 control[at.output_rows + index] = row;
             }
-            let positions = looked_at(position..position + tokens);
             self.call(&call, stop)?;
-            self.tell(&call, positions, watch);
+            self.tell(&call, Attention::of_run(position..position + tokens), watch);
             position += tokens;
         }
         Ok(())
@@ -225,9 +232,10 @@ impl Engine {
             control[at.rows + 2 * index + 1] = row.position;
             control[at.output_rows + index] = index as u32;
         }
-        let positions = rows.iter().map(|row| u64::from(row.position) + 1).sum();
+        let looks = rows.iter().map(|row| u64::from(row.position) + 1).sum();
         self.call(&call, stop)?;
-        self.tell(&call, positions, watch);
+        // Rows are of different slots, so nobody looks where another one does.
+        self.tell(&call, Attention { positions: looks, looks }, watch);
         Ok(())
     }
 
@@ -276,11 +284,11 @@ impl Engine {
         self.replace = replace;
     }
 
-    fn tell(&self, call: &Call, positions: u64, watch: Watch) {
+    fn tell(&self, call: &Call, attention: Attention, watch: Watch) {
         watch(&Done {
             function: &self.plan.functions[call.function],
             call: *call,
-            positions,
+            attention,
             times: self.device.times(),
             device: &*self.device,
         });
@@ -330,7 +338,10 @@ fn tapped_input(function: &Function, launch: usize) -> Option<(&str, BufferId)> 
     .next()
 }
 
-/// Each token looks at itself and all before it.
-fn looked_at(positions: Range<u32>) -> u64 {
-    positions.map(|position| u64::from(position) + 1).sum()
+impl Attention {
+    /// Of tokens of one slot, each of which looks at itself and all before it.
+    fn of_run(positions: Range<u32>) -> Self {
+        let looks = positions.clone().map(|position| u64::from(position) + 1).sum();
+        Self { positions: u64::from(positions.end), looks }
+    }
 }

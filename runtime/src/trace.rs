@@ -12,11 +12,11 @@
 //! whichever is longer, over the time it took: 1 is the limit. Steps that wait for nothing of each
 //! other run at the same time, so their times may overlap; `busy` sums over threads.
 
-use sail_ir::plan::{Cost, Count, Plan, Step};
+use sail_ir::plan::{Count, Plan, Step};
 use serde::Serialize;
 
 use crate::device::Call;
-use crate::execute::Done;
+use crate::execute::{Attention, Done};
 
 /// What the machine can do, measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -67,27 +67,21 @@ pub struct Work {
 }
 
 impl Work {
-    /// The work of a step in a call whose tokens look at `positions` cached positions in all.
+    /// The work of a step in what was done.
     #[must_use]
-    pub fn of(step: &Step, call: &Call, positions: u64) -> Self {
-        let rows = u64::from(match step.grid.count {
+    pub fn of(step: &Step, done: &Done) -> Self {
+        Self::counted(step, &done.call, done.attention)
+    }
+
+    fn counted(step: &Step, call: &Call, attention: Attention) -> Self {
+        let rows = step.grid.rows(match step.grid.count {
             Count::Tokens => call.tokens,
             Count::Images => call.images,
             Count::Outputs => call.outputs,
         });
-        if rows == 0 {
-            return Self::default();
-        }
-        let Cost { weight_bytes, row_bytes, row_operations, position_operations, position_bytes } =
-            step.cost;
-        let sum = |fixed: u64, row: u64, position: u64| {
-            fixed
-                .saturating_add(row.saturating_mul(rows))
-                .saturating_add(position.saturating_mul(positions))
-        };
         Self {
-            bytes: sum(weight_bytes, row_bytes, position_bytes),
-            operations: sum(0, row_operations, position_operations),
+            bytes: step.cost.bytes(rows, attention.positions),
+            operations: step.cost.operations(rows, attention.looks),
         }
     }
 
@@ -104,7 +98,7 @@ impl CallTrace {
     pub fn new(plan: &Plan, done: &Done, limits: &Limits) -> Self {
         let Call { class, tokens, images, outputs, .. } = done.call;
         let steps = done.function.steps.iter().zip(done.times).map(|((_, step), time)| {
-            let work = Work::of(step, &done.call, done.positions);
+            let work = Work::of(step, done);
             let kernel = &plan.kernels[step.kernel];
             let ran = time.start != u64::MAX;
             let seconds = if ran { (time.end - time.start) as f64 / 1e9 } else { 0.0 };
@@ -158,7 +152,7 @@ impl CallTrace {
 #[cfg(test)]
 mod tests {
     use sail_ir::id::KernelId;
-    use sail_ir::plan::Grid;
+    use sail_ir::plan::{Cost, Grid};
 
     use super::*;
 
@@ -176,14 +170,15 @@ mod tests {
                 row_operations: 7,
                 position_operations: 3,
                 position_bytes: 2,
+                ..Cost::default()
             },
         };
         let call = Call { function: 0, class: 0, tokens: 4, images: 0, outputs: 1 };
-        let work = Work::of(&step, &call, 10);
-        assert_eq!(work, Work { bytes: 1060, operations: 58 });
-        let limits = Limits { read_bytes: 1060.0, operations: 29.0 };
+        let work = Work::counted(&step, &call, Attention { positions: 4, looks: 10 });
+        assert_eq!(work, Work { bytes: 1088, operations: 86 });
+        let limits = Limits { read_bytes: 1088.0, operations: 43.0 };
         assert_eq!(work.floor(&limits), 2.0);
         let none = Call { tokens: 0, ..call };
-        assert_eq!(Work::of(&step, &none, 0), Work::default());
+        assert_eq!(Work::counted(&step, &none, Attention::default()), Work::default());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cost, Count, Function, Launch, Plan, Step};
+use super::{Count, Function, Launch, Plan, Step};
 use crate::id::Id;
 
 /// One function at one size class; its `Display` is a header line and one line per step.
@@ -50,8 +50,7 @@ impl Listing<'_> {
         let [first, end] = launch.steps.map(Id::index);
         for (id, step) in self.function.steps.iter().skip(first).take(end - first) {
             let rows = self.rows(step.grid.count);
-            let Cost { weight_bytes, row_bytes, row_operations, .. } = step.cost;
-            let rows_wide = u64::from(rows);
+            let costed = step.grid.rows(rows);
             writeln!(
                 f,
                 "{:>5}  {:label_width$}  {:kernel_width$}  {:>8}  {:>10}  {:>12}  {}",
@@ -59,8 +58,8 @@ impl Listing<'_> {
                 step.label,
                 self.plan.kernels[step.kernel].symbol,
                 step.grid.items(rows),
-                megabytes(weight_bytes.saturating_add(row_bytes.saturating_mul(rows_wide))),
-                billions(row_operations.saturating_mul(rows_wide)),
+                megabytes(step.cost.bytes(costed, 0)),
+                billions(step.cost.operations(costed, 0)),
                 waits(step),
             )?;
         }

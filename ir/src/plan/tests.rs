@@ -260,6 +260,15 @@ fn a_broken_rule_says_where_and_both_sides() {
 }
 
 #[test]
+fn rows_that_choose_their_weights_need_no_more_than_all_of_them() {
+    let experts =
+        Cost { weight_bytes: 800, row_weight_bytes: 100, row_bytes: 1, ..Cost::default() };
+    assert_eq!([0, 2, 100].map(|rows| experts.bytes(rows, 0)), [0, 202, 900]);
+    let all = Cost { row_weight_bytes: 0, position_bytes: 10, ..experts };
+    assert_eq!([0, 2].map(|rows| all.bytes(rows, 3)), [30, 832]);
+}
+
+#[test]
 fn a_listing_shows_every_step_at_one_class() {
     let plan = small();
     expect![[r#"

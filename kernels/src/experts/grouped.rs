@@ -206,6 +206,7 @@ impl Kernel for GroupedProduct {
         let panels = u64::from(experts) * u64::from(self.panels());
         Cost {
             weight_bytes: panels * self.product.panel_bytes(),
+            row_weight_bytes: u64::from(self.panels()) * self.product.panel_bytes(),
             row_bytes: 2 * (inner + n),
             row_operations: 2 * products * n * inner,
             ..Cost::default()

@@ -1,0 +1,215 @@
+//! The measurements as a table and as JSON.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::runs::{Family, Phase, Runs};
+use crate::Program;
+use crate::cli::measure::Spread;
+
+/// Everything that is printed.
+pub struct Report<'p> {
+    program: &'p Program,
+    /// Seconds until the program was ready.
+    load: f64,
+    runs: Runs,
+}
+
+/// One line of the table.
+struct Line {
+    name: String,
+    /// Rate in `unit`.
+    rate: Spread,
+    unit: &'static str,
+    /// Of the machine's limit, and which limit that is.
+    share: Spread,
+    limit: &'static str,
+}
+
+impl<'p> Report<'p> {
+    pub fn new(program: &'p Program, load: f64, runs: Runs) -> Self {
+        Self { program, load, runs }
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let sizes = self.runs.sizes;
+        let mut lines = Vec::new();
+        if let Some(vision) = &self.runs.vision {
+            let tiles = f64::from(sizes.tiles);
+            let name = format!("vision {} tile{}", sizes.tiles, plural(sizes.tiles));
+            lines.push(line(name, vision, "ms/tile", |seconds| seconds * 1e3 / tiles));
+        }
+        let tokens = f64::from(sizes.prefill);
+        let name = format!("prefill {}", sizes.prefill);
+        lines.push(line(name, &self.runs.prefill, "tokens/s", |seconds| tokens / seconds));
+        let tokens = f64::from(sizes.decode);
+        let name = format!("decode {} at {}", sizes.decode, sizes.prefill);
+        lines.push(line(name, &self.runs.decode, "tokens/s", |seconds| tokens / seconds));
+        lines
+    }
+
+    fn limits(&self) -> (Spread, Spread) {
+        let phases = [&self.runs.prefill, &self.runs.decode].into_iter().chain(&self.runs.vision);
+        let all: Vec<_> = phases.flat_map(|phase| &phase.repetitions).collect();
+        (
+            Spread::of(all.iter().map(|repetition| repetition.limits.read_bytes)),
+            Spread::of(all.iter().map(|repetition| repetition.limits.operations)),
+        )
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let (read, operations) = self.limits();
+        let first = Spread::of(self.runs.first_token.0.iter().copied());
+        let mut text = String::new();
+        let mut put = |line: std::fmt::Arguments| {
+            text.write_fmt(line).and_then(|()| text.write_char('\n')).expect("a string grows");
+        };
+        put(format_args!("{}  {}", self.program.file(), self.program.manifest().target));
+        put(format_args!("  {}", self.program.device()));
+        put(format_args!(
+            "  limits          reads {:.1} GB/s [{:.1} .. {:.1}], computes {:.1} GOP/s [{:.1} .. {:.1}]",
+            read.median / 1e9,
+            read.min / 1e9,
+            read.max / 1e9,
+            operations.median / 1e9,
+            operations.min / 1e9,
+            operations.max / 1e9,
+        ));
+        put(format_args!("  load            {:.3} s", self.load));
+        put(format_args!(
+            "  first token     {:.3} s [{:.3} .. {:.3}], prompt of {} tokens",
+            first.median, first.min, first.max, self.runs.first_token.1
+        ));
+        for Line { name, rate, unit, share, limit } in self.lines() {
+            put(format_args!(
+                "  {name:<15} {:.1} {unit} [{:.1} .. {:.1}], {:.0} % [{:.0} .. {:.0}] of the limit of {limit}",
+                rate.median,
+                rate.min,
+                rate.max,
+                share.median * 100.0,
+                share.min * 100.0,
+                share.max * 100.0,
+            ));
+        }
+        for (name, phase) in self.phases() {
+            put(format_args!(""));
+            put(format_args!(
+                "{name:<9} {:<26} {:>6} {:>11} {:>12} {:>10} {:>6} {:>6}",
+                "kernel family", "steps", "MB", "GOP", "ms", "time", "limit"
+            ));
+            let total = self.thread_seconds(phase);
+            for (family, numbers) in &phase.families {
+                put(format_args!("{}", self.family_line(family, numbers, phase, total)));
+            }
+            let busy: f64 = phase.families.values().map(|family| family.busy).sum();
+            put(format_args!(
+                "{:<9} {:<26} {:>6} {:>11} {:>12} {:>10.3} {:>5.1}%",
+                "",
+                "waiting",
+                "",
+                "",
+                "",
+                (total - busy) / self.divisor(phase) * 1e3,
+                (total - busy) / total * 100.0
+            ));
+        }
+        text
+    }
+
+    fn phases(&self) -> impl Iterator<Item = (&'static str, &Phase)> {
+        let vision = self.runs.vision.iter().map(|phase| ("vision", phase));
+        vision.chain([("prefill", &self.runs.prefill), ("decode", &self.runs.decode)])
+    }
+
+    /// Time of all threads in all repetitions.
+    fn thread_seconds(&self, phase: &Phase) -> f64 {
+        let seconds: f64 = phase.repetitions.iter().map(|repetition| repetition.seconds).sum();
+        seconds * self.runs.threads as f64
+    }
+
+    /// From thread seconds of all repetitions to seconds of one.
+    fn divisor(&self, phase: &Phase) -> f64 {
+        (self.runs.threads * phase.repetitions.len()) as f64
+    }
+
+    /// Steps, bytes, operations and time of one repetition, part of the time, share of the limit.
+    fn family_line(&self, name: &str, family: &Family, phase: &Phase, total: f64) -> String {
+        let repetitions = phase.repetitions.len() as f64;
+        let seconds = family.busy / self.runs.threads as f64;
+        format!(
+            "{:<9} {name:<26} {:>6} {:>11.2} {:>12.3} {:>10.3} {:>5.1}% {:>5.0}%",
+            "",
+            family.steps as f64 / repetitions,
+            family.bytes as f64 / repetitions / 1e6,
+            family.operations as f64 / repetitions / 1e9,
+            seconds / repetitions * 1e3,
+            family.busy / total * 100.0,
+            family.floor / seconds * 100.0,
+        )
+    }
+
+    /// For machines.
+    pub fn document(&self) -> Value {
+        let (read, operations) = self.limits();
+        let lines = self.lines().into_iter().map(|line| {
+            json!({
+                "name": line.name,
+                "unit": line.unit,
+                "rate": line.rate,
+                "share": line.share,
+                "limit": line.limit,
+            })
+        });
+        let families = self.phases().map(|(name, phase)| {
+            let total = self.thread_seconds(phase);
+            let families = phase.families.iter().map(|(family, numbers)| {
+                let seconds = numbers.busy / self.runs.threads as f64;
+                let value = json!({
+                    "steps": numbers.steps,
+                    "bytes": numbers.bytes,
+                    "operations": numbers.operations,
+                    "seconds": seconds,
+                    "time": numbers.busy / total,
+                    "share": numbers.floor / seconds,
+                });
+                (family.clone(), value)
+            });
+            (name.to_owned(), Value::Object(families.collect()))
+        });
+        json!({
+            "schema": "sail.bench/1",
+            "root": self.program.artifact().root_hash(),
+            "target": self.program.manifest().target.name,
+            "device": self.program.device(),
+            "threads": self.runs.threads,
+            "sizes": self.runs.sizes,
+            "limits": {"read_bytes": read, "operations": operations},
+            "load_seconds": self.load,
+            "first_token_seconds": Spread::of(self.runs.first_token.0.iter().copied()),
+            "first_token_prompt": self.runs.first_token.1,
+            "runs": lines.collect::<Vec<_>>(),
+            "families": Value::Object(families.collect()),
+        })
+    }
+}
+
+fn line(name: String, phase: &Phase, unit: &'static str, rate: impl Fn(f64) -> f64) -> Line {
+    let repetitions = &phase.repetitions;
+    let by_bytes = |work: &crate::trace::Work, limits: &crate::trace::Limits| {
+        work.bytes as f64 / limits.read_bytes >= work.operations as f64 / limits.operations
+    };
+    let reading = repetitions.iter().filter(|one| by_bytes(&one.work, &one.limits)).count();
+    Line {
+        name,
+        rate: Spread::of(repetitions.iter().map(|one| rate(one.seconds))),
+        unit,
+        share: Spread::of(repetitions.iter().map(|one| one.work.floor(&one.limits) / one.seconds)),
+        limit: if 2 * reading > repetitions.len() { "reading" } else { "computing" },
+    }
+}
+
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}

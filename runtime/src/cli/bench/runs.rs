@@ -1,0 +1,253 @@
+//! The measurements: vision, prefill, decode and a first token, each beside the machine's limits.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Instant;
+
+use half::bf16;
+use serde::Serialize;
+
+use crate::cli::progress::Progress;
+use crate::cli::{Failure, boxed};
+use crate::device::probe::{self, ReadProbe};
+use crate::device::signal;
+use crate::error::ContextError;
+use crate::execute::{Done, Engine, Outputs, Row, Tokens, Twin};
+use crate::image::Rgb;
+use crate::trace::{Limits, Work};
+use crate::{Picture, Program, Request, RunError, Session};
+
+/// How much of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    pub prefill: u32,
+    pub decode: u32,
+    pub tiles: u32,
+    pub repeat: u32,
+}
+
+/// All measurements.
+pub struct Runs {
+    pub sizes: Sizes,
+    pub threads: usize,
+    pub vision: Option<Phase>,
+    pub prefill: Phase,
+    pub decode: Phase,
+    /// Seconds from a question (with a picture of one tile, if the model has eyes) to the first
+    /// token, and tokens of its prompt.
+    pub first_token: (Vec<f64>, usize),
+}
+
+/// Repetitions of one kind of work.
+#[derive(Default)]
+pub struct Phase {
+    pub repetitions: Vec<Repetition>,
+    pub families: BTreeMap<String, Family>,
+}
+
+/// One repetition and the limits beside it.
+pub struct Repetition {
+    pub seconds: f64,
+    pub work: Work,
+    pub limits: Limits,
+}
+
+/// What all steps of one kernel family did in all repetitions.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Family {
+    pub steps: u64,
+    pub bytes: u64,
+    pub operations: u64,
+    /// Time of all threads together.
+    pub busy: f64,
+    /// Time that its steps need at the limits, each on its own.
+    pub floor: f64,
+}
+
+/// Carry everything out.
+///
+/// Refuses a context that is too short, and gives up on Ctrl-C.
+pub fn measure(
+    program: &Program,
+    sizes: Sizes,
+    threads: usize,
+    progress: &mut Progress,
+) -> Result<Runs, Failure> {
+    let needed = u64::from(sizes.prefill) + u64::from(sizes.decode);
+    if needed > u64::from(program.context()) {
+        return Err(boxed(RunError::Context(ContextError {
+            used: 0,
+            tiles: 0,
+            image_positions: 0,
+            text_positions: u32::try_from(needed).unwrap_or(u32::MAX),
+            context: program.context(),
+            max_context: program.manifest().plan.cache.max_positions,
+        })));
+    }
+    let mut bench = Bench {
+        program,
+        sizes,
+        threads,
+        read: ReadProbe::new(threads).map_err(|error| boxed(RunError::Device(error)))?,
+    };
+    bench.carry_out(progress).map_err(boxed)
+}
+
+struct Bench<'p> {
+    program: &'p Program,
+    sizes: Sizes,
+    threads: usize,
+    read: ReadProbe,
+}
+
+impl Bench<'_> {
+    fn carry_out(&mut self, progress: &mut Progress) -> Result<Runs, RunError> {
+        let Sizes { repeat, tiles, .. } = self.sizes;
+        let eyes = self.program.engine().has("vision", Twin::Production) && tiles > 0;
+        let total = repeat * 3 + u32::from(eyes) * repeat;
+        let mut done = 0;
+        let mut tick = || {
+            done += 1;
+            progress.show("bench", done, total);
+        };
+        let mut vision = Phase::default();
+        let mut prefill = Phase::default();
+        let mut decode = Phase::default();
+        let mut first = (Vec::new(), 0);
+        self.warm_up()?;
+        for _ in 0..repeat {
+            if eyes {
+                self.repetition(&mut vision, &|engine, watch| see(engine, tiles, watch))?;
+                tick();
+            }
+            let count = self.sizes.prefill;
+            self.repetition(&mut prefill, &|engine, watch| read(engine, count, watch))?;
+            tick();
+            let Sizes { prefill: depth, decode: count, .. } = self.sizes;
+            self.repetition(&mut decode, &|engine, watch| write(engine, depth, count, watch))?;
+            tick();
+            let (seconds, tokens) = self.first_token(eyes)?;
+            first.0.push(seconds);
+            first.1 = tokens;
+            tick();
+        }
+        Ok(Runs {
+            sizes: self.sizes,
+            threads: self.threads,
+            vision: eyes.then_some(vision),
+            prefill,
+            decode,
+            first_token: first,
+        })
+    }
+
+    /// Touch everything once.
+    fn warm_up(&self) -> Result<(), RunError> {
+        let mut engine = self.program.engine();
+        read(&mut engine, self.sizes.prefill.min(16), &mut |_| {})
+    }
+
+    fn limits(&self) -> Limits {
+        let target = &self.program.manifest().target;
+        Limits {
+            read_bytes: self.read.measure(),
+            operations: probe::operations(target, self.threads),
+        }
+    }
+
+    /// Limits, the work, limits again.
+    fn repetition(
+        &self,
+        phase: &mut Phase,
+        work: &dyn Fn(&mut Engine, &mut dyn FnMut(&Done)) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        let before = self.limits();
+        let plan = &self.program.manifest().plan;
+        let mut steps = Vec::new();
+        let mut watch = |done: &Done| {
+            for ((_, step), time) in done.function.steps.iter().zip(done.times) {
+                let family = plan.kernels[step.kernel].family.clone();
+                steps.push((family, Work::of(step, done), time.busy));
+            }
+        };
+        let start = Instant::now();
+        work(&mut self.program.engine(), &mut watch)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let after = self.limits();
+        let limits = Limits {
+            read_bytes: (before.read_bytes + after.read_bytes) / 2.0,
+            operations: (before.operations + after.operations) / 2.0,
+        };
+        let mut all = Work::default();
+        for (name, work, busy) in steps {
+            all.bytes += work.bytes;
+            all.operations += work.operations;
+            let family = phase.families.entry(name).or_default();
+            family.steps += 1;
+            family.bytes += work.bytes;
+            family.operations += work.operations;
+            family.busy += busy as f64 / 1e9;
+            family.floor += work.floor(&limits);
+        }
+        phase.repetitions.push(Repetition { seconds, work: all, limits });
+        Ok(())
+    }
+
+    fn first_token(&self, eyes: bool) -> Result<(f64, usize), RunError> {
+        let mut session = Session::new(self.program)?;
+        let side = self.program.manifest().tiling.tile_size;
+        let bytes = (0..3 * side * side).map(|index| (index % 251) as u8).collect();
+        let pixels = Rgb::new(side, side, bytes)
+            .map_err(|error| RunError::Picture { name: "one tile".to_owned(), error })?;
+        let pictures = [Picture::pixels("one tile", &pixels)];
+        let mut request = Request::new(self.program, "Describe the image.");
+        if eyes {
+            request.pictures = &pictures;
+        }
+        request.max_tokens = 1;
+        request.interrupt = signal::stop_wish();
+        let answer = session.ask(&request, &mut |_| {})?;
+        Ok((answer.timings.first_token, answer.timings.prompt_tokens))
+    }
+}
+
+/// Pictures of no particular content.
+fn see(engine: &mut Engine, tiles: u32, watch: &mut dyn FnMut(&Done)) -> Result<(), RunError> {
+    let mut fill = |_: Range<usize>, out: &mut [bf16]| {
+        for (index, value) in out.iter_mut().enumerate() {
+            *value = bf16::from_f32((index % 509) as f32 / 128.0 - 2.0);
+        }
+    };
+    engine.vision(Twin::Production, tiles, &mut fill, signal::stop_wish(), watch)?;
+    Ok(())
+}
+
+/// A prompt of ids of no particular meaning, from an empty cache on.
+fn read(engine: &mut Engine, count: u32, watch: &mut dyn FnMut(&Done)) -> Result<(), RunError> {
+    let ids: Vec<u32> = (0..count).map(|index| id(engine, index)).collect();
+    let image_rows = vec![-1; ids.len()];
+    engine.hold(0, count).map_err(RunError::Full)?;
+    let tokens = Tokens { slot: 0, start: 0, ids: &ids, image_rows: &image_rows };
+    engine.prefill(Twin::Production, tokens, Outputs::Last, signal::stop_wish(), watch)?;
+    Ok(())
+}
+
+/// Tokens after a prompt that [`read`] has left in the cache.
+fn write(
+    engine: &mut Engine,
+    depth: u32,
+    count: u32,
+    watch: &mut dyn FnMut(&Done),
+) -> Result<(), RunError> {
+    for position in depth..depth + count {
+        engine.hold(0, position + 1).map_err(RunError::Full)?;
+        let row = Row { slot: 0, position, id: id(engine, position) };
+        engine.decode(&[row], signal::stop_wish(), watch)?;
+    }
+    Ok(())
+}
+
+fn id(engine: &Engine, index: u32) -> u32 {
+    let vocabulary = u32::try_from(engine.layout().vocabulary).unwrap_or(u32::MAX);
+    index.wrapping_mul(7919) % vocabulary
+}
