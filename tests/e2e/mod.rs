@@ -2,10 +2,21 @@
 
 mod drawn;
 mod oracle;
+mod promises;
+mod prompts;
+mod sizes;
 mod verified;
 
 use sail_tests::harness::Test;
 
 pub fn tests() -> Vec<Test> {
-    [oracle::tests(), verified::tests(), drawn::tests()].into_iter().flatten().collect()
+    let lists = [
+        oracle::tests(),
+        prompts::tests(),
+        verified::tests(),
+        promises::tests(),
+        drawn::tests(),
+        sizes::tests(),
+    ];
+    lists.into_iter().flatten().collect()
 }
