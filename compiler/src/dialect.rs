@@ -16,7 +16,7 @@ use melior::ir::attribute::{
 };
 use melior::ir::operation::{OperationBuilder, OperationLike, OperationPrintingFlags};
 use melior::ir::r#type::IntegerType;
-use melior::ir::{self as mlir, Identifier, Location, ValueLike};
+use melior::ir::{self as mlir, AttributeLike, Identifier, Location, ValueLike};
 use sail_ir::Type;
 use sail_ir::op::{self, Attribute, Attributes, Op};
 use sail_ir::{Help, ops};
@@ -194,22 +194,29 @@ pub(crate) fn attributes_of<'c: 'a, 'a>(
     Ok(attributes)
 }
 
+/// Asks before it converts: a conversion that fails prints the whole attribute into its error.
 fn attribute(value: mlir::Attribute<'_>) -> Option<Attribute> {
-    if let Ok(value) = BoolAttribute::try_from(value) {
-        return Some(Attribute::Bool(value.value()));
+    let text = |value: mlir::Attribute<'_>| {
+        Some(StringAttribute::try_from(value).ok()?.value().to_owned())
+    };
+    if value.is_bool() {
+        return Some(Attribute::Bool(BoolAttribute::try_from(value).ok()?.value()));
     }
-    if let Ok(value) = IntegerAttribute::try_from(value) {
-        return Some(Attribute::Int(value.value()));
+    if value.is_integer() {
+        return Some(Attribute::Int(IntegerAttribute::try_from(value).ok()?.value()));
     }
-    if let Ok(value) = FloatAttribute::try_from(value) {
-        return Some(Attribute::Float(value.value()));
+    if value.is_float() {
+        return Some(Attribute::Float(FloatAttribute::try_from(value).ok()?.value()));
     }
-    let text = |value| Some(StringAttribute::try_from(value).ok()?.value().to_owned());
-    if let Some(value) = text(value) {
-        return Some(Attribute::Text(value));
+    if value.is_string() {
+        return Some(Attribute::Text(text(value)?));
+    }
+    if !value.is_array() {
+        return None;
     }
     let array = ArrayAttribute::try_from(value).ok()?;
-    let texts = (0..array.len()).map(|index| text(array.element(index).ok()?));
+    let texts = (0..array.len())
+        .map(|index| text(array.element(index).ok().filter(|element| element.is_string())?));
     Some(Attribute::Texts(texts.collect::<Option<_>>()?))
 }
 

@@ -52,6 +52,17 @@ pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
     let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
     let graph = import::graph(&context, &model.spec);
+    let text = emit_from(graph, &passes, (options, &bounds), what);
+    report_passes(&passes, options);
+    text
+}
+
+fn emit_from(
+    graph: Module<'_, Graph>,
+    passes: &Passes,
+    (options, bounds): (&Options, &Bounds),
+    what: Emit,
+) -> Result<String, Failure> {
     if what == Emit::Graph {
         return Ok(graph.text());
     }
@@ -69,9 +80,9 @@ pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure
     if what == Emit::Kernels {
         return Ok(kernels.text());
     }
-    let draft = build::draft(&kernels, &options.target, &bounds).map_err(boxed)?;
+    let draft = build::draft(&kernels, &options.target, bounds).map_err(boxed)?;
     match what {
-        Emit::Plan => plan::text::checked(&context, &draft.plan).map_err(boxed),
+        Emit::Plan => plan::text::checked(&dialect::context(), &draft.plan).map_err(boxed),
         Emit::Llvm => draft.print(|kernel| sail_kernels::llvm_ir(kernel, &options.target)),
         _ => draft.print(|kernel| sail_kernels::assembly(kernel, &options.target)),
     }

@@ -64,17 +64,20 @@ pub fn run<'c>(
     while fired {
         fired = false;
         for rule in rules {
-            let mut at = 0;
-            // Firing changes the list: take it anew, and look at the same place again.
-            while let Some(op) = function.ops().into_iter().skip(at).find(|op| op.is(rule.root)) {
+            let (mut ops, mut at) = (function.ops(), 0);
+            while let Some(op) = ops.get(at).copied() {
+                at += 1;
+                if !op.is(rule.root) {
+                    continue;
+                }
                 let value = op.label();
-                at = position(function, op);
-                match (rule.rewrite)(op, rewriter) {
-                    Ok(()) => {
-                        fired = true;
-                        records.push(record(rule, value, None));
-                    }
-                    Err(_) => at += 1,
+                if (rule.rewrite)(op, rewriter).is_ok() {
+                    fired = true;
+                    records.push(record(rule, value, None));
+                    // The list has changed, at this op and before it: go on behind it.
+                    let before = ops.len();
+                    ops = function.ops();
+                    at = (at + ops.len()).saturating_sub(before);
                 }
             }
         }
@@ -93,10 +96,6 @@ pub fn run<'c>(
     records
 }
 
-fn position<'c, 'm>(function: Function<'c, 'm>, op: Op<'c, 'm>) -> usize {
-    function.ops().iter().position(|other| *other == op).expect("an op of this function")
-}
-
 /// What a new op is made of; results get the types of its row's shape rule.
 #[derive(Debug)]
 pub struct New<'v, 'c, 'm> {
@@ -109,6 +108,9 @@ pub struct New<'v, 'c, 'm> {
 }
 
 /// Changes the functions of a module.
+///
+/// An op that was replaced or erased is gone: whoever holds it must not look at it again. Rules
+/// replace their root last, and the driver takes its list of ops anew.
 pub struct Rewriter<'c> {
     context: &'c Context,
     mlir: IrRewriter<'c>,

@@ -23,7 +23,7 @@ pub(crate) fn functions_of<'c, 'm>(op: mlir::OperationRef<'c, 'm>) -> Vec<Functi
     let block = op.region(0).ok().and_then(|region| region.first_block());
     all_ops(block.and_then(|block| block.first_operation()))
         .into_iter()
-        .filter(|op| identifier(*op) == "func.func")
+        .filter(|op| with_identifier(*op, |name| name == "func.func"))
         .map(Function)
         .collect()
 }
@@ -77,7 +77,7 @@ impl<'c, 'm> Op<'c, 'm> {
     /// Its row in the op table; `None` for MLIR's own ops.
     #[must_use]
     pub fn row(self) -> Option<&'static Row> {
-        ops::lookup(identifier(self.0).strip_prefix("sail.")?)
+        with_identifier(self.0, |name| ops::lookup(name.strip_prefix("sail.")?))
     }
 
     /// Without the dialect: `linear`; MLIR's own ops are called in full: `func.return`.
@@ -89,7 +89,7 @@ impl<'c, 'm> Op<'c, 'm> {
     /// With the dialect: `sail.linear`.
     #[must_use]
     pub fn full_name(self) -> String {
-        identifier(self.0)
+        with_identifier(self.0, str::to_owned)
     }
 
     #[must_use]
@@ -98,7 +98,7 @@ impl<'c, 'm> Op<'c, 'm> {
     }
 
     pub(crate) fn is_return(self) -> bool {
-        identifier(self.0) == "func.return"
+        with_identifier(self.0, |name| name == "func.return")
     }
 
     /// What it reads, in the order of its row.
@@ -232,13 +232,18 @@ impl<'c, 'm> Value<'c, 'm> {
     /// Which result of its op it is; 0 for an argument.
     #[must_use]
     pub fn index(self) -> usize {
-        OperationResult::try_from(self.0).map_or(0, |result| result.result_number())
+        self.as_result().map_or(0, |result| result.result_number())
     }
 
     /// The op that makes it; `None` for an argument.
     #[must_use]
     pub fn owner(self) -> Option<Op<'c, 'm>> {
-        Some(Op(OperationResult::try_from(self.0).ok()?.owner()))
+        Some(Op(self.as_result()?.owner()))
+    }
+
+    /// Asks before it converts: a conversion that fails prints the value into its error.
+    fn as_result(self) -> Option<OperationResult<'c, 'm>> {
+        self.0.is_operation_result().then(|| OperationResult::try_from(self.0).ok())?
     }
 
     /// The op `sail.NAME` that makes it.
@@ -264,6 +269,6 @@ fn all_ops<'c, 'm>(first: Option<mlir::OperationRef<'c, 'm>>) -> Vec<mlir::Opera
     std::iter::successors(first, |op| op.next_in_block()).collect()
 }
 
-fn identifier(op: mlir::OperationRef<'_, '_>) -> String {
-    op.name().as_string_ref().as_str().unwrap_or_default().to_owned()
+fn with_identifier<T>(op: mlir::OperationRef<'_, '_>, look: impl FnOnce(&str) -> T) -> T {
+    look(op.name().as_string_ref().as_str().unwrap_or_default())
 }
