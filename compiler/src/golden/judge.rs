@@ -10,6 +10,7 @@
 //! those tokens of the bf16 run that took them too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::f64::consts::SQRT_2;
 
 use serde::Serialize;
 
@@ -318,7 +319,9 @@ fn flips(
         else {
             continue; // its stage says so
         };
-        let near = near_tie(&golden, &reference, &routing.clean(Some(layer), ours.len() / experts));
+        let rows = routing.clean(Some(layer), ours.len() / experts);
+        // A lead is the difference of two logits, which scatters √2 as far as one of them.
+        let near = SQRT_2 * near_tie(&golden, &reference, &rows);
         // A token sees those before it: behind the first flip of an earlier layer all is open.
         let open = flips.iter().map(|flip| flip.token).min().unwrap_or(usize::MAX);
         for token in differing(&golden.values, ours, experts, top_k) {

@@ -93,6 +93,9 @@ pub fn measure(
     bench.carry_out(progress).map_err(boxed)
 }
 
+/// One run of a phase; it tells the watch of every call.
+type Repeated<'w> = &'w dyn Fn(&mut Engine, &mut dyn FnMut(&Done)) -> Result<(), RunError>;
+
 struct Bench<'p> {
     program: &'p Program,
     sizes: Sizes,
@@ -156,11 +159,7 @@ impl Bench<'_> {
     }
 
     /// Limits, the work, limits again.
-    fn repetition(
-        &self,
-        phase: &mut Phase,
-        work: &dyn Fn(&mut Engine, &mut dyn FnMut(&Done)) -> Result<(), RunError>,
-    ) -> Result<(), RunError> {
+    fn repetition(&self, phase: &mut Phase, work: Repeated<'_>) -> Result<(), RunError> {
         let before = self.limits();
         let plan = &self.program.manifest().plan;
         let mut steps = Vec::new();
