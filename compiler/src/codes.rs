@@ -30,6 +30,24 @@ pub const CODES: &[Code] = &[
         "A name given to `--disable-rule` or `--print-ir-after` does not exist.",
     ),
     row(
+        "SC0111",
+        "a file cannot be used",
+        1,
+        "The file system refused a file that an option names.",
+    ),
+    row(
+        "SC0112",
+        "no token ids",
+        3,
+        "`--ids-json` takes a list of ids, or an object with `prompt`.",
+    ),
+    row(
+        "SC0113",
+        "no such function or class",
+        2,
+        "The artifact has other functions; the hint lists them.",
+    ),
+    row(
         "SC0201",
         "a file cannot be read",
         3,
@@ -392,7 +410,10 @@ mod tests {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 for (at, _) in text.match_indices("\"SC0") {
-                    found.insert(text[at + 1..at + 7].to_owned());
+                    let code = &text[at + 1..at + 7];
+                    if code[3..].bytes().all(|byte| byte.is_ascii_digit()) {
+                        found.insert(code.to_owned());
+                    }
                 }
             }
         }
