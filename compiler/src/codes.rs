@@ -232,7 +232,7 @@ pub const CODES: &[Code] = &[
         6,
         "The file ends before its own header says it does; copy it again.",
     ),
-    row("SC0403", "not an artifact", 3, "The file does not begin as a `.sail` file does."),
+    row("SC0403", "not an artifact", 4, "The file does not begin as a `.sail` file does."),
     row(
         "SC0404",
         "an artifact of another format",

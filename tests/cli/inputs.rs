@@ -1,10 +1,15 @@
 //! Folders and files that transcripts begin with, most of them broken in one way.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use sail_tests::harness::{Outcome, failed};
+use sail_ir::Target;
+use sail_ir::artifact::{Artifact, ArtifactWriter, SectionKind};
+use sail_tests::compiled;
+use sail_tests::harness::{Outcome, failed, told};
 use sail_tests::places::workspace;
+use sail_tests::recorded::RECORDED;
 
 /// A checkpoint small enough to be committed.
 const CHECKPOINT: &str = "tests/goldens/odd-dense";
@@ -22,6 +27,32 @@ const INPUTS: &[Input] = &[
         make: |to| edited(to, "model.safetensors", |bytes| bytes.truncate(bytes.len() / 2)),
     },
     Input {
+        name: "missing-tensor",
+        make: |to| {
+            let [old, new] = ["layers.0.mlp.up_proj.weight", "layers.0.mlp.upp_roj.weight"];
+            replaced(to, "model.safetensors", old, new)
+        },
+    },
+    Input {
+        name: "wrong-shape",
+        make: |to| {
+            let [old, new] = ["\"intermediate_size\": 99", "\"intermediate_size\": 97"];
+            replaced(to, "config.json", old, new)
+        },
+    },
+    // F16 has the size of BF16, so that nothing else is wrong.
+    Input {
+        name: "wrong-dtype",
+        make: |to| replaced(to, "model.safetensors", "\"BF16\"", "\"F16\" "),
+    },
+    Input {
+        name: "no-weights",
+        make: |to| {
+            checkpoint(to)?;
+            fs::remove_file(to.join("model.safetensors")).map_err(failed)
+        },
+    },
+    Input {
         name: "bad-json",
         make: |to| edited(to, "config.json", |bytes| bytes.truncate(bytes.len() / 2)),
     },
@@ -30,40 +61,35 @@ const INPUTS: &[Input] = &[
         make: |to| replaced(to, "config.json", "\"sailvl\"", "\"internvl_chat\""),
     },
     Input {
-        name: "missing-tensor",
-        make: |to| {
-            replaced(
-                to,
-                "model.safetensors",
-                "layers.0.mlp.up_proj.weight",
-                "layers.0.mlp.up_prok.weight",
-            )
-        },
+        name: "missing-key",
+        make: |to| replaced(to, "config.json", "\"select_layer\": -1,", ""),
     },
+    Input { name: "model.sail", make: artifact },
+    Input { name: "weights.sail", make: artifact },
+    Input { name: "header.sail", make: artifact },
+    Input { name: "tokenizer.sail", make: artifact },
+    Input { name: "cut.sail", make: artifact },
     Input {
-        name: "wrong-dtype",
-        make: |to| {
-            edited(to, "model.safetensors", |bytes| {
-                // The first BF16 of the header; F16 has the same size.
-                let at = find(bytes, b"\"BF16\"").expect("checkpoints are bf16");
-                bytes[at..at + 6].copy_from_slice(b"\"F16\" ");
-            })
-        },
-    },
-    Input {
-        name: "wrong-shape",
-        make: |to| {
-            replaced(to, "config.json", "\"intermediate_size\": 99", "\"intermediate_size\": 97")
-        },
+        name: "other.safetensors",
+        make: |to| fs::copy(RECORDED[1].paths()?.1, to).map(drop).map_err(failed),
     },
     Input { name: "empty.png", make: |to| fs::write(to, b"").map_err(failed) },
+    Input { name: "noise.png", make: |to| fs::write(to, b"not a picture at all").map_err(failed) },
+    Input { name: "one-pixel.png", make: |to| picture(to, 1, 1) },
+    Input { name: "square.png", make: |to| picture(to, 84, 84) },
+    Input { name: "wide.png", make: |to| picture(to, 30_000, 1) },
+    Input { name: "empty.sail", make: |to| fs::write(to, b"").map_err(failed) },
+    Input { name: "foreign.sail", make: |to| fs::write(to, [7; 10_000]).map_err(failed) },
+    Input { name: "newer.sail", make: newer_format },
+    Input { name: "other-cpu.sail", make: other_cpu },
 ];
 
 /// Make every input that `transcript` mentions inside `folder`.
 pub fn prepare(transcript: &str, folder: &Path) -> Result<(), Outcome> {
     let mentioned = |name: &str| {
         let commands = transcript.lines().filter(|line| line.starts_with("$ "));
-        commands.flat_map(str::split_whitespace).any(|word| word == name)
+        let mut words = commands.flat_map(str::split_whitespace);
+        words.any(|word| word.split('/').next() == Some(name))
     };
     for input in INPUTS.iter().filter(|input| mentioned(input.name)) {
         (input.make)(&folder.join(input.name))?;
@@ -102,4 +128,43 @@ fn replaced(to: &Path, file: &str, old: &str, new: &str) -> Result<(), Outcome> 
 
 fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// A grey picture.
+fn picture(to: &Path, width: u32, height: u32) -> Result<(), Outcome> {
+    let pixels = image::RgbImage::from_pixel(width, height, image::Rgb([128, 128, 128]));
+    pixels.save(to).map_err(failed)
+}
+
+/// The checkpoint, compiled for the lowest target.
+fn artifact(to: &Path) -> Result<(), Outcome> {
+    let target = Target::parse("x86-64-v3").map_err(told)?;
+    let from = compiled::artifact(&RECORDED[0], &target)?;
+    fs::copy(from, to).map(drop).map_err(failed)
+}
+
+/// A file of a format that only a later program knows.
+fn newer_format(to: &Path) -> Result<(), Outcome> {
+    let mut page = vec![0; 4096];
+    page[..8].copy_from_slice(b"SAILFILE");
+    page[8] = 99;
+    fs::write(to, page).map_err(failed)
+}
+
+/// The artifact of the checkpoint, for a CPU that has more than any known one.
+fn other_cpu(to: &Path) -> Result<(), Outcome> {
+    let target = Target::parse("x86-64-v3").map_err(told)?;
+    let artifact = Artifact::open(&compiled::artifact(&RECORDED[0], &target)?).map_err(told)?;
+    let mut manifest = artifact.manifest().clone();
+    manifest.target.name = "x86-64-v9".to_owned();
+    manifest.target.features.push("avx2048".to_owned());
+    let weights = artifact.weights();
+    let mut bytes = vec![0; weights.bytes as usize];
+    artifact.file().read_exact_at(&mut bytes, weights.offset).map_err(failed)?;
+    let mut writer = ArtifactWriter::create(to).map_err(told)?;
+    writer.whole_section(SectionKind::Code, artifact.code()).map_err(told)?;
+    writer.whole_section(SectionKind::Tokenizer, artifact.tokenizer()).map_err(told)?;
+    writer.whole_section(SectionKind::Weights, &bytes).map_err(told)?;
+    manifest.sections.clear();
+    writer.finish(manifest).map(drop).map_err(told)
 }

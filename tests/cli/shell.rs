@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use sail_ir::artifact::Machine;
 use sail_tests::harness::{Outcome, Test, failed};
 use sail_tests::places::binary;
 
@@ -25,24 +26,10 @@ impl<'a> Shell<'a> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["ls"] => Ok((self.list()?, 0)),
-            // Turn one bit of a file over, at a share of its length in percent.
-            ["flip", file, percent] => {
-                let path = self.folder.join(file);
-                let mut bytes = fs::read(&path).map_err(failed)?;
-                let percent: usize = percent.parse().map_err(failed)?;
-                let at = (bytes.len() - 1) * percent / 100;
-                bytes[at] ^= 1;
-                fs::write(&path, bytes).map_err(failed)?;
-                Ok((String::new(), 0))
-            }
-            // Keep a share of a file, in percent.
-            ["cut", file, percent] => {
-                let path = self.folder.join(file);
-                let bytes = fs::read(&path).map_err(failed)?;
-                let percent: usize = percent.parse().map_err(failed)?;
-                fs::write(&path, &bytes[..bytes.len() * percent / 100]).map_err(failed)?;
-                Ok((String::new(), 0))
-            }
+            // Turn one bit of a file over.
+            ["flip", file, at] => self.edit(file, at, |bytes, at| bytes[at] ^= 1),
+            // Keep the first bytes of a file.
+            ["cut", file, at] => self.edit(file, at, |bytes, at| bytes.truncate(at)),
             [name @ ("sailc" | "sail"), arguments @ ..] => self.program(binary(name)?, arguments),
             _ => Err(failed(format!("a transcript has no command `{command}`"))),
         }
@@ -65,8 +52,26 @@ impl<'a> Shell<'a> {
             .map_err(failed)?;
         let output = String::from_utf8_lossy(&fs::read(log.path()).map_err(failed)?).into_owned();
         let code = status.code().ok_or_else(|| failed(format!("{status}\n{output}")))?;
-        let output = without_times(&output);
+        let output = without_machine(&without_times(&output));
         Ok((if output.is_empty() || output.ends_with('\n') { output } else { output + "\n" }, code))
+    }
+
+    /// Change a file at a byte, `4096`, or at a share of its length, `60%`.
+    fn edit(
+        &self,
+        file: &str,
+        at: &str,
+        change: impl FnOnce(&mut Vec<u8>, usize),
+    ) -> Result<(String, i32), Outcome> {
+        let path = self.folder.join(file);
+        let mut bytes = fs::read(&path).map_err(failed)?;
+        let at = match at.strip_suffix('%') {
+            Some(percent) => bytes.len() * percent.parse::<usize>().map_err(failed)? / 100,
+            None => at.parse().map_err(failed)?,
+        };
+        change(&mut bytes, at);
+        fs::write(&path, bytes).map_err(failed)?;
+        Ok((String::new(), 0))
     }
 
     fn list(&self) -> Result<String, Outcome> {
@@ -92,9 +97,27 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// Numbers before a unit of time or of rate become `_`: they differ from run to run.
+/// This machine's own target becomes `HOST` where a hint names it, a hash `HASH`.
+fn without_machine(text: &str) -> String {
+    let is_hash =
+        |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut text = text.to_owned();
+    if let Some(hash) = text.split_whitespace().find(is_hash).map(str::to_owned) {
+        text = text.replace(&hash, "HASH");
+    }
+    match Machine::this().target() {
+        Some(target) => {
+            text.replace(&format!("again with `--target {target}`"), "again with `--target HOST`")
+        }
+        None => text,
+    }
+}
+
+/// Numbers before a unit of time, rate or size become `_`: they differ from run to run, or with
+/// every change of a kernel.
 fn without_times(text: &str) -> String {
-    const UNITS: [&str; 8] = ["s", "ms", "us", "µs", "ns", "tokens/s", "MB/s", "GB/s"];
+    const UNITS: [&str; 10] =
+        ["s", "ms", "us", "µs", "ns", "tokens/s", "MB/s", "GB/s", "bytes", "MB"];
     let mut result = String::new();
     for line in text.split_inclusive('\n') {
         let words: Vec<&str> = line.split(' ').collect();
@@ -119,9 +142,9 @@ fn without_times(text: &str) -> String {
 /// The shell's own promises.
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("transcripts hide times and rates and nothing else", || {
+        Test::new("transcripts hide times, rates and sizes and nothing else", || {
             let text = "done in 1.25 s (3 ms), 8 steps\n27.0 tokens/s, 8 MB\n";
-            assert_eq!(without_times(text), "done in _ s (_ ms), 8 steps\n_ tokens/s, 8 MB\n");
+            assert_eq!(without_times(text), "done in _ s (_ ms), 8 steps\n_ tokens/s, _ MB\n");
         }),
         Test::new("quotes keep the words of a question together", || {
             assert_eq!(
