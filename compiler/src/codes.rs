@@ -209,6 +209,12 @@ pub const CODES: &[Code] = &[
         "An op's shapes, attributes or stage are wrong; each violation is named.",
     ),
     row(
+        "SC0315",
+        "a weight that is not finite",
+        3,
+        "A value is infinite or not a number, which no scheme but `bf16` can hold.",
+    ),
+    row(
         "SC0320",
         "a kernel does not fit",
         3,

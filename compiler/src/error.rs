@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sail_ir::Help;
+use sail_ir::{Help, Scheme};
 
 /// Any error that has a code, a hint and an exit status.
 pub type Failure = Box<dyn Help>;
@@ -31,6 +31,8 @@ pub enum CompileError {
     Beyond { case: String, stage: Option<String>, file: String },
     /// A plan of ours breaks its own rules.
     Plan { because: String },
+    /// A weight holds a value that its scheme cannot.
+    NotFinite { path: String, row: u64, column: u64, scheme: Scheme },
     /// A file the artifact carries cannot be read.
     Read { path: String, because: String },
 }
@@ -69,6 +71,10 @@ impl fmt::Display for CompileError {
             Self::Plan { because } => {
                 write!(f, "the plan is not sound\n  because {because}")
             }
+            Self::NotFinite { path, row, column, scheme } => write!(
+                f,
+                "weight `{path}` cannot be stored as `{scheme}`\n  because the value in row {row}, column {column} is infinite or not a number"
+            ),
             Self::Read { path, because } => {
                 write!(f, "cannot read `{path}`\n  because {because}")
             }
@@ -89,6 +95,7 @@ impl Help for CompileError {
             Self::Context { .. } => "SC0305",
             Self::Read { .. } => "SC0308",
             Self::Plan { .. } => "SC0312",
+            Self::NotFinite { .. } => "SC0315",
             Self::Beyond { .. } => "SC0702",
         }
     }
@@ -101,6 +108,9 @@ impl Help for CompileError {
             Self::NoExplanation { .. } => {
                 Some("`--explain fuse` says which rules fired".to_owned())
             }
+            Self::NotFinite { .. } => {
+                Some("the checkpoint is damaged; `--quant bf16` stores it as it is".to_owned())
+            }
             Self::Plan { .. } => {
                 Some("this is a defect of the compiler; please report it".to_owned())
             }
@@ -110,7 +120,10 @@ impl Help for CompileError {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::NoTemplate { .. } | Self::TooLarge { .. } | Self::Read { .. } => 3,
+            Self::NoTemplate { .. }
+            | Self::TooLarge { .. }
+            | Self::NotFinite { .. }
+            | Self::Read { .. } => 3,
             Self::OldHost => 4,
             Self::Plan { .. } => 101,
             Self::Beyond { .. } => 5,

@@ -57,7 +57,7 @@ pub fn assemble(
     let mut section = writer.section(SectionKind::Weights).map_err(boxed)?;
     let pack = |piece: &Piece<'_>| piece.pack(&parts.model.weights);
     ordered::map(&pieces, threads, pack, |piece, bytes| {
-        let bytes = bytes.map_err(boxed)?;
+        let bytes = bytes?;
         if piece.is_first() {
             let offset = section.align().map_err(boxed)?;
             let planned = rows[piece.weight].offset;

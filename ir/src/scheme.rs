@@ -6,14 +6,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A weight scheme.
+///
+/// Every scheme stores a weight as panels of `w` outputs (rows of the checkpoint's `[n, k]` tensor;
+/// `w` is the target's `panel_width`), one after the other. Outputs that the last panel lacks are
+/// rows of zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheme {
-    /// bf16 as in the checkpoint, reordered into panels.
-    ///
-    /// A panel holds `w` outputs (rows of the checkpoint's `[n, k]` tensor; `w` is the target's
-    /// `panel_width`). Inside, pairs along `k` stand together, so that one
-    /// vector holds one pair of each output:
+    /// bf16 as in the checkpoint, reordered: pairs along `k` stand together, so that one vector
+    /// holds one pair of each output.
     ///
     /// ```text
     /// panel 0: (n0,k0 n0,k1) (n1,k0 n1,k1) … (n[w-1],k0 n[w-1],k1)
@@ -21,25 +22,66 @@ pub enum Scheme {
     /// panel 1: …
     /// ```
     ///
-    /// Missing outputs of the last panel and the missing half of an odd `k` are zeros.
+    /// The missing half of an odd `k` is zeros.
     Bf16,
+    /// 8 bits a value and a scale for each output; activations are quantized, too: 8 bits, a scale
+    /// for each token, when they are read (W8A8).
+    ///
+    /// A value is `(byte - 128) · scale` with bytes from 1 to 255; quads along `k` stand together,
+    /// and the scales, f32, after all of them.
+    ///
+    /// ```text
+    /// panel 0: (n0,k0 n0,k1 n0,k2 n0,k3) (n1,k0 … n1,k3) … (n[w-1],k0 … n[w-1],k3)
+    ///          (n0,k4 … n0,k7) …
+    ///          scale n0, scale n1, … scale n[w-1]
+    /// panel 1: …
+    /// ```
+    ///
+    /// What `k` lacks to a whole quad is bytes of 128.
+    Int8,
+    /// 4 bits a value; a scale and a zero point for each output and each group of
+    /// [`GROUP`](Self::GROUP) along `k`; activations as with [`Int8`](Self::Int8) (W4A8).
+    ///
+    /// A value is `(nibble - zero) · scale`. A group is its quads along `k`, the outputs of the first
+    /// half of the panel in the low nibbles of the bytes that hold the second half in their high
+    /// ones; then one word for each output, the zero point (0 to 15) in its low byte and the scale,
+    /// bf16, in its upper half.
+    ///
+    /// ```text
+    /// panel 0: group 0: (n0|n[w/2],k0 … n0|n[w/2],k3) … (n[w/2-1]|n[w-1],k0 … k3)
+    ///                   (n0|n[w/2],k4 …
+    ///                   word n0, word n1, … word n[w-1]
+    ///          group 1: …
+    /// panel 1: …
+    /// ```
+    ///
+    /// The last group may be shorter; what it lacks to a whole quad is zero points.
+    Int4,
 }
 
 impl Scheme {
-    pub const ALL: [Self; 1] = [Self::Bf16];
+    pub const ALL: [Self; 3] = [Self::Bf16, Self::Int8, Self::Int4];
+
+    /// Values along `k` that share a scale in [`Int4`](Self::Int4).
+    pub const GROUP: u64 = 128;
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
         }
     }
 
     /// Bytes of a packed `[n, k]` weight in panels of `panel_width` outputs.
     #[must_use]
     pub fn packed_bytes(self, n: u64, k: u64, panel_width: u64) -> u64 {
+        let outputs = n.next_multiple_of(panel_width);
         match self {
-            Self::Bf16 => n.next_multiple_of(panel_width) * k.next_multiple_of(2) * 2,
+            Self::Bf16 => outputs * k.next_multiple_of(2) * 2,
+            Self::Int8 => outputs * (k.next_multiple_of(4) + 4),
+            Self::Int4 => outputs * (k.next_multiple_of(4) / 2 + 4 * k.div_ceil(Self::GROUP)),
         }
     }
 }

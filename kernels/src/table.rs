@@ -1,5 +1,7 @@
 //! `KERNELS`: one row per template, with the meaning it is held to and how closely.
 
+use sail_ir::scheme::Scheme;
+
 /// How far a kernel may be from its twin: `|got - want| ≤ relative · |want| + absolute · rms(want)`,
 /// for every value of an output.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +39,13 @@ const NORMED_INPUT: Tolerance = Tolerance {
     relative: ULP,
     absolute: 2e-3,
     reason: "inputs of the product are rounded to bf16 and some fall to the other side",
+};
+
+const QUANTIZED_INPUT: Tolerance = Tolerance {
+    relative: ULP,
+    absolute: 2e-2,
+    reason: "where a norm's greatest value rounds to the other side, all values of the row meet \
+             other integers: half a step of 127 each, some 0.8 % of their root mean square",
 };
 
 const ROUNDED_THRICE: Tolerance = Tolerance {
@@ -88,6 +97,18 @@ pub const KERNELS: &[Template] = &[
         tolerance: NORMED_INPUT,
         targets: X86_64,
     },
+    Template {
+        name: "gate_up_silu_int4",
+        twin: "quantized_rows, gate_up_silu, norm_gate_up_silu",
+        tolerance: QUANTIZED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "gate_up_silu_int8",
+        twin: "quantized_rows, gate_up_silu, norm_gate_up_silu",
+        tolerance: QUANTIZED_INPUT,
+        targets: X86_64,
+    },
     Template { name: "gelu", twin: "gelu", tolerance: ROUNDED_ONCE, targets: X86_64 },
     Template {
         name: "group_by_expert",
@@ -102,9 +123,33 @@ pub const KERNELS: &[Template] = &[
         targets: X86_64,
     },
     Template {
+        name: "grouped_gate_up_silu_int4",
+        twin: "quantized_rows, grouped_gate_up_silu",
+        tolerance: QUANTIZED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "grouped_gate_up_silu_int8",
+        twin: "quantized_rows, grouped_gate_up_silu",
+        tolerance: QUANTIZED_INPUT,
+        targets: X86_64,
+    },
+    Template {
         name: "grouped_linear",
         twin: "grouped_linear",
         tolerance: ROUNDED_ONCE,
+        targets: X86_64,
+    },
+    Template {
+        name: "grouped_linear_int4",
+        twin: "quantized_rows, grouped_linear",
+        tolerance: QUANTIZED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "grouped_linear_int8",
+        twin: "quantized_rows, grouped_linear",
+        tolerance: QUANTIZED_INPUT,
         targets: X86_64,
     },
     Template { name: "layer_norm", twin: "layer_norm", tolerance: ROUNDED_ONCE, targets: X86_64 },
@@ -112,6 +157,18 @@ pub const KERNELS: &[Template] = &[
         name: "linear",
         twin: "linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
         tolerance: NORMED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "linear_int4",
+        twin: "quantized_rows, linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
+        tolerance: QUANTIZED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "linear_int8",
+        twin: "quantized_rows, linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
+        tolerance: QUANTIZED_INPUT,
         targets: X86_64,
     },
     Template {
@@ -154,6 +211,16 @@ pub const KERNELS: &[Template] = &[
         targets: X86_64,
     },
 ];
+
+/// The name of a product's row: that of scheme `bf16`, or of one of those that quantize.
+#[must_use]
+pub(crate) const fn by_scheme(scheme: Scheme, names: [&'static str; 3]) -> &'static str {
+    match scheme {
+        Scheme::Bf16 => names[0],
+        Scheme::Int8 => names[1],
+        Scheme::Int4 => names[2],
+    }
+}
 
 /// The row of a family.
 #[must_use]

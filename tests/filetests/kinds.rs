@@ -1,5 +1,6 @@
 //! What a file test may ask for: the value of its `//! test:` line, and what then runs on each case.
 
+use sail_ir::Scheme;
 use sailc::dialect;
 use sailc::passes::{Passes, Settings, fuse};
 use sailc::stage::{Fused, Graph, Kernels, Module, Packed, Stage, TextError};
@@ -20,7 +21,7 @@ fn follows(test: &FileTest, case: &Case) -> Result<Follows, String> {
     let text = |error: TextError| error.to_string();
     match test.value("test").unwrap_or_default() {
         "fuse" => fused(test, case).map_err(text),
-        "quantize" => quantized(case).map_err(text),
+        "quantize" => quantized(test, case).map_err(text),
         "lower" => lowered(test, case).map_err(text),
         "verify" => match test.value("stage").unwrap_or("graph") {
             "graph" => Ok(verified::<Graph>(case)),
@@ -54,10 +55,12 @@ fn fused(test: &FileTest, case: &Case) -> Result<Follows, TextError> {
     Ok(output(case, records.collect(), text))
 }
 
-fn quantized(case: &Case) -> Result<Follows, TextError> {
+fn quantized(test: &FileTest, case: &Case) -> Result<Follows, TextError> {
     let context = dialect::context();
     let module = Module::<Fused>::parse(&context, &case.input, FILE)?;
-    Ok(output(case, Vec::new(), passes(0).quantize(module).text()))
+    let scheme = test.value("scheme").map_or(Scheme::Bf16, |name| name.parse().expect("a scheme"));
+    let passes = Passes::new(Settings { scheme, ..Settings::default() });
+    Ok(output(case, Vec::new(), passes.expect("no names to know").quantize(module).text()))
 }
 
 fn lowered(test: &FileTest, case: &Case) -> Result<Follows, TextError> {

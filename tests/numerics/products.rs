@@ -4,12 +4,12 @@ use sail_ir::plan::Count;
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 use sail_kernels::Rows;
-use sail_kernels::emit::run::{Loaded, i32_bytes, poisoned, random, targets_here};
+use sail_kernels::emit::run::{Loaded, bf16_values, i32_bytes, poisoned, random, targets_here};
 use sail_kernels::experts::{Grouped, GroupedProblem, GroupedProduct};
 use sail_kernels::linear::{
     Activation, Epilogue, GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue,
 };
-use sail_kernels::packing::{Join, pack_whole};
+use sail_kernels::packing::{Join, pack_whole, unpack_whole};
 use sail_kernels::reference::{self, LayerNorm, Rounding};
 use sail_tests::harness::Test;
 
@@ -19,6 +19,9 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("linear takes any width, odd K and any number of rows", widths),
         Test::new("linear of the largest sizes of the shipped models is as near", real_sizes),
+        Test::new("linear of a row of zeros gives zeros", zeros),
+        Test::new("linear of a row with a value that is no number gives none", not_a_number),
+        Test::new("integer products give the same bytes on every level", same_on_every_level),
         Test::new("linear adds bias, gelu and residual, and norms before", around),
         Test::new("linear shuffles pixels and layer-norms before a product", shuffled),
         Test::new("gate_up_silu multiplies up by silu of gate", gate_up),
@@ -28,25 +31,51 @@ pub fn tests() -> Vec<Test> {
 
 const EPS: f64 = 1e-6;
 
+/// Rows of `k` values as a product of `scheme` takes them.
+fn taken(scheme: Scheme, x: &[f64], k: usize) -> Vec<f64> {
+    match scheme {
+        Scheme::Bf16 => x.to_vec(),
+        Scheme::Int8 | Scheme::Int4 => reference::quantized_rows(x, k),
+    }
+}
+
+/// A weight packed for `target`, and the values of its paths as the product takes them.
+struct Weight {
+    packed: Vec<u8>,
+    values: Vec<Vec<f64>>,
+}
+
+impl Weight {
+    fn new(scheme: Scheme, join: Join, paths: &[(&[u8], u64)], k: usize, target: &Target) -> Self {
+        let width = target.limits().panel_width;
+        let packed = pack_whole(scheme, join, paths, k, width);
+        let rows: Vec<u64> = paths.iter().map(|(_, rows)| *rows).collect();
+        let values = unpack_whole(scheme, join, (&packed, &rows), k, width);
+        Self { packed, values }
+    }
+}
+
 /// The inputs of a `linear`, as bytes and as values.
 struct Case {
+    scheme: Scheme,
     n: usize,
     k: usize,
     prologue: Prologue,
     epilogue: Epilogue,
-    weight: (Vec<u8>, Vec<f64>),
+    weight: Vec<u8>,
     norm: (Vec<u8>, Vec<f64>),
     bias: (Vec<u8>, Vec<f64>),
 }
 
 impl Case {
-    fn new(n: usize, k: usize, prologue: Prologue, epilogue: Epilogue) -> Self {
+    fn new(scheme: Scheme, (n, k): (usize, usize), prologue: Prologue, epilogue: Epilogue) -> Self {
         Self {
+            scheme,
             n,
             k,
             prologue,
             epilogue,
-            weight: scaled(2, n * k, 1.0 / (k as f32).sqrt()),
+            weight: scaled(2, n * k, 1.0 / (k as f32).sqrt()).0,
             norm: drawn(3, k),
             bias: drawn(4, n),
         }
@@ -57,7 +86,7 @@ impl Case {
             rows: Rows::TOKENS,
             n: self.n as u32,
             k: self.k as u32,
-            scheme: Scheme::Bf16,
+            scheme: self.scheme,
             prologue: self.prologue,
             epilogue: self.epilogue,
         };
@@ -65,7 +94,7 @@ impl Case {
     }
 
     /// What the twins give: the sum and all that follows unrounded, one rounding.
-    fn want(&self, x: &[f64], residual: &[f64]) -> Vec<f64> {
+    fn want(&self, x: &[f64], weight: &[f64], residual: &[f64]) -> Vec<f64> {
         let normed;
         let h = match self.prologue {
             Prologue::RmsNorm { eps } => {
@@ -74,10 +103,11 @@ impl Case {
             }
             _ => x,
         };
+        let h = taken(self.scheme, h, self.k);
         let mut y = if self.epilogue.bias {
-            reference::linear_bias(h, &self.weight.1, &self.bias.1, Rounding::Exact)
+            reference::linear_bias(&h, weight, &self.bias.1, Rounding::Exact)
         } else {
-            reference::linear(h, &self.weight.1, self.k, Rounding::Exact)
+            reference::linear(&h, weight, self.k, Rounding::Exact)
         };
         if self.epilogue.activation == Activation::Gelu {
             y = reference::gelu(&y, Rounding::Exact);
@@ -92,9 +122,8 @@ impl Case {
         for target in targets_here() {
             let kernel = self.kernel(&target);
             let loaded = Loaded::new(&kernel, &target);
-            let width = target.limits().panel_width;
-            let paths = [(self.weight.0.as_slice(), self.n as u64)];
-            let packed = pack_whole(Join::One, &paths, self.k, width);
+            let paths = [(self.weight.as_slice(), self.n as u64)];
+            let weight = Weight::new(self.scheme, Join::One, &paths, self.k, &target);
             for rows in row_counts {
                 let (x, x_values) = drawn(1, rows * self.k);
                 let (residual, residual_values) = drawn(5, rows * self.n);
@@ -102,14 +131,14 @@ impl Case {
                 if self.prologue != Prologue::Direct {
                     buffers.push(self.norm.0.clone());
                 }
-                buffers.push(packed.clone());
+                buffers.push(weight.packed.clone());
                 if self.epilogue.bias {
                     buffers.push(self.bias.0.clone());
                 }
                 if self.epilogue.residual {
                     buffers.push(residual);
                 }
-                let want = self.want(&x_values, &residual_values);
+                let want = self.want(&x_values, &weight.values[0], &residual_values);
                 buffers.push(poisoned(2 * want.len()));
                 let after = run_loaded(&kernel, &loaded, tokens(*rows), &buffers);
                 close(&kernel, &target, after.last().expect("an output"), &want);
@@ -119,31 +148,98 @@ impl Case {
 }
 
 fn widths() {
-    let case = |n, k| Case::new(n, k, Prologue::Direct, Epilogue::NONE);
-    case(64, 48).check(&[1, 2, 3, 5, 11, 12, 13, 23, 31, 256, 257, 530]);
-    for (n, k) in [(1, 1), (3, 2), (17, 7), (32, 9), (33, 31), (65, 130), (100, 67)] {
-        case(n, k).check(&[1, 7]);
+    for scheme in Scheme::ALL {
+        let case = |n, k| Case::new(scheme, (n, k), Prologue::Direct, Epilogue::NONE);
+        case(64, 48).check(&[1, 2, 3, 5, 11, 12, 13, 23, 31, 256, 257, 530]);
+        for (n, k) in [(1, 1), (3, 2), (17, 7), (32, 9), (33, 31), (65, 130), (100, 67), (40, 257)]
+        {
+            case(n, k).check(&[1, 7]);
+        }
     }
 }
 
 fn real_sizes() {
-    let norm = Prologue::RmsNorm { eps: EPS };
-    Case::new(4096, 2048, norm, Epilogue::NONE).check(&[1, 13]);
-    let residual = Epilogue { residual: true, ..Epilogue::NONE };
-    Case::new(96, 12288, Prologue::Direct, residual).check(&[3]);
+    for scheme in Scheme::ALL {
+        let norm = Prologue::RmsNorm { eps: EPS };
+        Case::new(scheme, (4096, 2048), norm, Epilogue::NONE).check(&[1, 13]);
+        let residual = Epilogue { residual: true, ..Epilogue::NONE };
+        Case::new(scheme, (96, 12288), Prologue::Direct, residual).check(&[3]);
+    }
 }
 
 fn around() {
     let norm = Prologue::RmsNorm { eps: EPS };
-    for (n, k) in [(50, 37), (64, 128)] {
-        for bias in [false, true] {
-            let plain = Epilogue { bias, ..Epilogue::NONE };
-            let gelu = Epilogue { activation: Activation::Gelu, ..plain };
-            let all = Epilogue { residual: true, ..gelu };
-            Case::new(n, k, norm, plain).check(&[1, 14]);
-            Case::new(n, k, Prologue::Direct, gelu).check(&[3]);
-            Case::new(n, k, norm, all).check(&[5]);
+    for scheme in Scheme::ALL {
+        for size in [(50, 37), (64, 128)] {
+            for bias in [false, true] {
+                let plain = Epilogue { bias, ..Epilogue::NONE };
+                let gelu = Epilogue { activation: Activation::Gelu, ..plain };
+                let all = Epilogue { residual: true, ..gelu };
+                Case::new(scheme, size, norm, plain).check(&[1, 14]);
+                Case::new(scheme, size, Prologue::Direct, gelu).check(&[3]);
+                Case::new(scheme, size, norm, all).check(&[5]);
+            }
         }
+    }
+}
+
+/// A row of zeros has no greatest value to count steps by.
+fn zeros() {
+    for scheme in Scheme::ALL {
+        let (n, k) = (40, 140);
+        let case = Case::new(scheme, (n, k), Prologue::Direct, Epilogue::NONE);
+        for target in targets_here() {
+            let kernel = case.kernel(&target);
+            let paths = [(case.weight.as_slice(), n as u64)];
+            let weight = Weight::new(scheme, Join::One, &paths, k, &target);
+            let (drawn, _) = drawn(1, k);
+            let x = [vec![0; 2 * k], drawn].concat();
+            let buffers = vec![x, weight.packed, poisoned(4 * n)];
+            let after = run_loaded(&kernel, &Loaded::new(&kernel, &target), tokens(2), &buffers);
+            assert!(after[2][..2 * n].iter().all(|byte| byte & 0x7f == 0), "{target} {scheme}");
+            assert!(after[2][2 * n..].iter().any(|byte| byte & 0x7f != 0), "{target} {scheme}");
+        }
+    }
+}
+
+/// A value that is no number must show in what its row gives, and nowhere else.
+fn not_a_number() {
+    for scheme in Scheme::ALL {
+        let (n, k) = (32, 64);
+        let case = Case::new(scheme, (n, k), Prologue::Direct, Epilogue::NONE);
+        for target in targets_here() {
+            let kernel = case.kernel(&target);
+            let paths = [(case.weight.as_slice(), n as u64)];
+            let weight = Weight::new(scheme, Join::One, &paths, k, &target);
+            let (mut x, _) = drawn(1, 2 * k);
+            x[6..8].copy_from_slice(&half::bf16::NAN.to_le_bytes());
+            let buffers = vec![x, weight.packed, poisoned(4 * n)];
+            let after = run_loaded(&kernel, &Loaded::new(&kernel, &target), tokens(2), &buffers);
+            let y = bf16_values(&after[2]);
+            assert!(y[..n].iter().all(|y| y.is_nan()), "{target} {scheme}: {:?}", &y[..n]);
+            assert!(y[n..].iter().all(|y| y.is_finite()), "{target} {scheme}");
+        }
+    }
+}
+
+/// Integers are summed exactly, so every level of the instruction set gives the same bytes.
+fn same_on_every_level() {
+    for scheme in [Scheme::Int8, Scheme::Int4] {
+        let norm = Epilogue { residual: true, ..Epilogue::NONE };
+        let case = Case::new(scheme, (96, 300), Prologue::Direct, norm);
+        let (x, _) = drawn(1, 9 * case.k);
+        let (residual, _) = drawn(5, 9 * case.n);
+        let outputs = targets_here().into_iter().map(|target| {
+            let kernel = case.kernel(&target);
+            let paths = [(case.weight.as_slice(), case.n as u64)];
+            let weight = Weight::new(scheme, Join::One, &paths, case.k, &target);
+            let output = poisoned(2 * 9 * case.n);
+            let buffers = vec![x.clone(), weight.packed, residual.clone(), output];
+            let loaded = Loaded::new(&kernel, &target);
+            run_loaded(&kernel, &loaded, tokens(9), &buffers).pop().expect("an output")
+        });
+        let outputs: Vec<Vec<u8>> = outputs.collect();
+        assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]), "{scheme}");
     }
 }
 
@@ -170,7 +266,7 @@ fn shuffled() {
         for target in targets_here() {
             let kernel = Linear::new(problem, &target);
             let width = target.limits().panel_width;
-            let packed = pack_whole(Join::One, &[(&weight, n as u64)], k, width);
+            let packed = pack_whole(Scheme::Bf16, Join::One, &[(&weight, n as u64)], k, width);
             let mut buffers = vec![x.clone(), ln_w.clone(), ln_b.clone(), packed, bias.clone()];
             buffers.push(poisoned(2 * want.len()));
             let loaded = Loaded::new(&kernel, &target);
@@ -181,41 +277,42 @@ fn shuffled() {
 }
 
 fn gate_up() {
-    for (n, k, prologue) in [
-        (16, 16, Prologue::Direct),
-        (32, 24, Prologue::RmsNorm { eps: EPS }),
-        (23, 19, Prologue::Direct),
-        (200, 66, Prologue::RmsNorm { eps: EPS }),
-        (48, 2048, Prologue::RmsNorm { eps: EPS }),
-    ] {
-        let [(gate, gate_values), (up, up_values)] =
-            [2, 3].map(|seed| scaled(seed, n * k, 2.0 / (k as f32).sqrt()));
-        let (norm, norm_values) = drawn(4, k);
-        let problem = GateUpSiluProblem {
-            rows: Rows::TOKENS,
-            n: n as u32,
-            k: k as u32,
-            scheme: Scheme::Bf16,
-            prologue,
-        };
-        for target in targets_here() {
-            let kernel = GateUpSilu::new(problem, &target);
-            let loaded = Loaded::new(&kernel, &target);
-            let paths = [(gate.as_slice(), n as u64), (up.as_slice(), n as u64)];
-            let packed = pack_whole(Join::Interleave, &paths, k, target.limits().panel_width);
-            for rows in [1, 7, 13] {
-                let (x, mut h) = drawn(1, rows * k);
-                let mut buffers = vec![x];
-                if let Prologue::RmsNorm { eps } = prologue {
-                    buffers.push(norm.clone());
-                    h = reference::rms_norm(&h, &norm_values, eps, Rounding::Bf16);
-                }
-                let want =
-                    reference::gate_up_silu(&h, [&gate_values, &up_values], k, Rounding::Bf16);
-                buffers.extend([packed.clone(), poisoned(2 * want.len())]);
-                let after = run_loaded(&kernel, &loaded, tokens(rows), &buffers);
-                close(&kernel, &target, after.last().expect("an output"), &want);
+    for scheme in Scheme::ALL {
+        for (n, k, prologue) in [
+            (16, 16, Prologue::Direct),
+            (32, 24, Prologue::RmsNorm { eps: EPS }),
+            (23, 19, Prologue::Direct),
+            (200, 66, Prologue::RmsNorm { eps: EPS }),
+            (48, 2048, Prologue::RmsNorm { eps: EPS }),
+        ] {
+            gate_up_of(scheme, (n, k), prologue);
+        }
+    }
+}
+
+fn gate_up_of(scheme: Scheme, (n, k): (usize, usize), prologue: Prologue) {
+    let [(gate, _), (up, _)] = [2, 3].map(|seed| scaled(seed, n * k, 2.0 / (k as f32).sqrt()));
+    let (norm, norm_values) = drawn(4, k);
+    let problem =
+        GateUpSiluProblem { rows: Rows::TOKENS, n: n as u32, k: k as u32, scheme, prologue };
+    for target in targets_here() {
+        let kernel = GateUpSilu::new(problem, &target);
+        let loaded = Loaded::new(&kernel, &target);
+        let paths = [(gate.as_slice(), n as u64), (up.as_slice(), n as u64)];
+        let weight = Weight::new(scheme, Join::Interleave, &paths, k, &target);
+        for rows in [1, 7, 13] {
+            let (x, mut h) = drawn(1, rows * k);
+            let mut buffers = vec![x];
+            if let Prologue::RmsNorm { eps } = prologue {
+                buffers.push(norm.clone());
+                h = reference::rms_norm(&h, &norm_values, eps, Rounding::Bf16);
             }
+            let h = taken(scheme, &h, k);
+            let both = [weight.values[0].as_slice(), &weight.values[1]];
+            let want = reference::gate_up_silu(&h, both, k, Rounding::Bf16);
+            buffers.extend([weight.packed.clone(), poisoned(2 * want.len())]);
+            let after = run_loaded(&kernel, &loaded, tokens(rows), &buffers);
+            close(&kernel, &target, after.last().expect("an output"), &want);
         }
     }
 }
@@ -233,45 +330,54 @@ fn choices(tokens: usize, top_k: usize, experts: usize) -> Vec<i32> {
 }
 
 fn grouped() {
-    for (count, top_k, experts, n, k) in
-        [(1, 2, 8, 16, 32), (7, 3, 6, 40, 25), (40, 2, 5, 72, 48), (300, 1, 2, 24, 16)]
-    {
-        let groups = reference::group_by_expert(&choices(count, top_k, experts), experts);
-        let (order, starts) = (i32_bytes(&groups.order), i32_bytes(&groups.starts));
-        let scale = 1.0 / (k as f32).sqrt();
-        let [gate, up, down] = [1, 2, 3].map(|seed| scaled(seed, experts * n * k, scale));
-        let problem = |what| GroupedProblem {
-            what,
-            rows: Rows { per: top_k as u32, ..Rows::TOKENS },
-            experts: experts as u32,
-            n: n as u32,
-            k: k as u32,
-            scheme: Scheme::Bf16,
-        };
-        let parts = |all: [&[u8]; 2], join, target: &Target| {
-            let one = all.into_iter().flat_map(|bytes| bytes.chunks_exact(2 * n * k));
-            let paths: Vec<(&[u8], u64)> = one.map(|part| (part, n as u64)).collect();
-            pack_whole(join, &paths, k, target.limits().panel_width)
-        };
-        let check = |what, target: &Target, mut buffers: Buffers, want: &[f64]| {
-            let kernel = GroupedProduct::new(problem(what), target);
-            buffers.push(poisoned(2 * want.len()));
-            let loaded = Loaded::new(&kernel, target);
-            let after = run_loaded(&kernel, &loaded, tokens(count), &buffers);
-            close(&kernel, target, after.last().expect("an output"), want);
-        };
-
-        let (x, values) = drawn(4, count * k);
-        let both = [gate.1.as_slice(), &up.1];
-        let gated = reference::grouped_gate_up_silu(&values, &groups, both, k, Rounding::Bf16);
-        let (sorted, values) = drawn(5, count * top_k * k);
-        let mixed = reference::grouped_linear(&values, &groups.starts, &down.1, k, Rounding::Bf16);
-        for target in targets_here() {
-            let packed = parts([&gate.0, &up.0], Join::StackInterleave, &target);
-            let buffers = vec![x.clone(), order.clone(), starts.clone(), packed];
-            check(Grouped::GateUpSilu, &target, buffers, &gated);
-            let packed = parts([&down.0, &[]], Join::Stack, &target);
-            check(Grouped::Linear, &target, vec![sorted.clone(), starts.clone(), packed], &mixed);
+    for scheme in Scheme::ALL {
+        for (count, top_k, experts, n, k) in
+            [(1, 2, 8, 16, 32), (7, 3, 6, 40, 25), (40, 2, 5, 72, 48), (300, 1, 2, 24, 16)]
+        {
+            let rows = Rows { per: top_k, ..Rows::TOKENS };
+            let what = Grouped::Linear;
+            grouped_of(count, GroupedProblem { what, rows, experts, n, k, scheme });
         }
+    }
+}
+
+fn grouped_of(count: usize, problem: GroupedProblem) {
+    let GroupedProblem { rows, experts, scheme, .. } = problem;
+    let [top_k, experts, n, k] =
+        [rows.per, experts, problem.n, problem.k].map(|size| size as usize);
+    let groups = reference::group_by_expert(&choices(count, top_k, experts), experts);
+    let (order, starts) = (i32_bytes(&groups.order), i32_bytes(&groups.starts));
+    let scale = 1.0 / (k as f32).sqrt();
+    let [gate, up, down] = [1, 2, 3].map(|seed| scaled(seed, experts * n * k, scale).0);
+    let weight = |all: [&[u8]; 2], join, target: &Target| {
+        let one = all.into_iter().flat_map(|bytes| bytes.chunks_exact(2 * n * k));
+        let paths: Vec<(&[u8], u64)> = one.map(|part| (part, n as u64)).collect();
+        Weight::new(scheme, join, &paths, k, target)
+    };
+    let check = |what, target: &Target, mut buffers: Buffers, want: &[f64]| {
+        let kernel = GroupedProduct::new(GroupedProblem { what, ..problem }, target);
+        buffers.push(poisoned(2 * want.len()));
+        let loaded = Loaded::new(&kernel, target);
+        let after = run_loaded(&kernel, &loaded, tokens(count), &buffers);
+        close(&kernel, target, after.last().expect("an output"), want);
+    };
+    let (x, x_values) = drawn(4, count * k);
+    let x_values = taken(scheme, &x_values, k);
+    let (sorted, sorted_values) = drawn(5, count * top_k * k);
+    let sorted_values = taken(scheme, &sorted_values, k);
+    for target in targets_here() {
+        let both = weight([&gate, &up], Join::StackInterleave, &target);
+        let [gates, ups] = [0, experts].map(|from| both.values[from..from + experts].concat());
+        let rounding = Rounding::Bf16;
+        let gated =
+            reference::grouped_gate_up_silu(&x_values, &groups, [&gates, &ups], k, rounding);
+        let buffers = vec![x.clone(), order.clone(), starts.clone(), both.packed];
+        check(Grouped::GateUpSilu, &target, buffers, &gated);
+
+        let one = weight([&down, &[]], Join::Stack, &target);
+        let downs = one.values.concat();
+        let mixed = reference::grouped_linear(&sorted_values, &groups.starts, &downs, k, rounding);
+        let buffers = vec![sorted.clone(), starts.clone(), one.packed];
+        check(Grouped::Linear, &target, buffers, &mixed);
     }
 }

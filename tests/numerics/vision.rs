@@ -60,7 +60,7 @@ fn patch_embed() {
         for target in targets_here() {
             let kernel = PatchEmbed::new(problem, &target);
             let width = target.limits().panel_width;
-            let packed = pack_whole(Join::One, &[(&weight, n as u64)], k, width);
+            let packed = pack_whole(Scheme::Bf16, Join::One, &[(&weight, n as u64)], k, width);
             let mut buffers = vec![pixels.clone(), packed];
             buffers.extend([&bias, &norm, &positions].map(Clone::clone));
             buffers.push(poisoned(2 * want.len()));

@@ -5,6 +5,7 @@ use sail_kernels::attention::rope_table;
 use sail_kernels::packing::pack_panel;
 use sail_models::{ModelError, Weights};
 
+use crate::error::{CompileError, Failure, boxed};
 use crate::plan::weights::{Packed, Source};
 
 /// Bytes of a piece, about: enough to be worth a thread, little enough for several at once.
@@ -18,6 +19,30 @@ pub struct Piece<'a> {
     /// Units: panels of all experts, rows of all paths, or positions.
     first: u64,
     count: u64,
+}
+
+/// Why a piece has no bytes.
+#[derive(Debug)]
+pub enum Unpacked {
+    /// The checkpoint can no longer be read.
+    Checkpoint(ModelError),
+    /// It holds a value that the scheme cannot.
+    NotFinite(CompileError),
+}
+
+impl From<ModelError> for Unpacked {
+    fn from(error: ModelError) -> Self {
+        Self::Checkpoint(error)
+    }
+}
+
+impl From<Unpacked> for Failure {
+    fn from(error: Unpacked) -> Self {
+        match error {
+            Unpacked::Checkpoint(error) => boxed(error),
+            Unpacked::NotFinite(error) => boxed(error),
+        }
+    }
 }
 
 /// The pieces of one weight, in order.
@@ -44,11 +69,11 @@ impl Piece<'_> {
 
     /// The bytes of the piece.
     ///
-    /// Refuses a checkpoint that can no longer be read.
-    pub fn pack(&self, weights: &Weights) -> Result<Vec<u8>, ModelError> {
+    /// Refuses a checkpoint that can no longer be read, and values that the scheme cannot hold.
+    pub fn pack(&self, weights: &Weights) -> Result<Vec<u8>, Unpacked> {
         match self.source {
             Source::Packed(packed) => self.panels(packed, weights),
-            Source::Plain { paths, dims } => self.rows(paths, dims, weights),
+            Source::Plain { paths, dims } => Ok(self.rows(paths, dims, weights)?),
             Source::RopeTable { positions, head_dim, theta } => {
                 let (head_dim, positions) = (narrow32(*head_dim), narrow32(*positions));
                 let table = rope_table(*theta, head_dim, positions);
@@ -57,7 +82,7 @@ impl Piece<'_> {
         }
     }
 
-    fn panels(&self, packed: &Packed, weights: &Weights) -> Result<Vec<u8>, ModelError> {
+    fn panels(&self, packed: &Packed, weights: &Weights) -> Result<Vec<u8>, Unpacked> {
         let rows_of = |path: &String| match weights.tensor(path) {
             Some(tensor) => tensor.rows().0,
             None => panic!("broken invariant `link.known`: no tensor `{path}`"),
@@ -76,7 +101,15 @@ impl Piece<'_> {
             }
             let rows = sources.iter().zip(buffer.chunks_exact(row_bytes));
             let rows: Vec<Option<&[u8]>> = rows.map(|(source, row)| source.map(|_| row)).collect();
-            pack_panel(packed.scheme, narrow(packed.k), &rows, out);
+            pack_panel(packed.scheme, narrow(packed.k), &rows, out).map_err(|found| {
+                let source = sources[found.output].expect("rows of zeros are finite");
+                Unpacked::NotFinite(CompileError::NotFinite {
+                    path: packed.paths[source.path].clone(),
+                    row: source.row,
+                    column: found.column as u64,
+                    scheme: packed.scheme,
+                })
+            })?;
         }
         Ok(bytes)
     }

@@ -2,7 +2,8 @@
 //!
 //! Which operands are weights of products is said by the op rows (`Op::packed`). The embedding
 //! table, norms, biases and positions stay tensors; so does a weight for those of its readers that
-//! do not read it as the weight of a product.
+//! do not read it as the weight of a product. Products that decide much and weigh little keep
+//! `bf16` whatever was asked for, see [`exception`].
 
 use sail_ir::{Scheme, Type};
 
@@ -24,6 +25,8 @@ fn pack<'c>(weight: Op<'c, '_>, scheme: Scheme, rewriter: &mut Rewriter<'c>) {
     let value = weight.result();
     let products: Vec<_> =
         value.readers().into_iter().filter(|reader| reads_as_product(*reader, value)).collect();
+    let kept = products.iter().any(|product| exception(*product).is_some());
+    let scheme = if kept { Scheme::Bf16 } else { scheme };
     let Some(packed) = packed_type(&value.ty(), scheme).filter(|_| !products.is_empty()) else {
         return;
     };
@@ -45,6 +48,21 @@ fn pack<'c>(weight: Op<'c, '_>, scheme: Scheme, rewriter: &mut Rewriter<'c>) {
         rewriter.rebuild(reader, &operands);
     }
 }
+
+/// Why the weight of a product stays `bf16`, if it does.
+fn exception(product: Op<'_, '_>) -> Option<&'static str> {
+    let routes = |value: Value<'_, '_>| value.readers().iter().any(|reader| reader.is("route"));
+    match product.name() {
+        "linear_route" => Some(ROUTER),
+        "linear" if routes(product.result()) => Some(ROUTER),
+        "patch_embed" => Some(PIXELS),
+        "linear_bias" if product.operand("x").made_by("patches").is_some() => Some(PIXELS),
+        _ => None,
+    }
+}
+
+const ROUTER: &str = "a small error in a router's logits sends a token to other experts";
+const PIXELS: &str = "everything that is seen passes through the product of pixels";
 
 fn reads_as_product<'c, 'm>(reader: Op<'c, 'm>, value: Value<'c, 'm>) -> bool {
     let packed = reader.row().map_or(&[][..], |row| row.packed);

@@ -252,7 +252,7 @@ impl<'c> SoftmaxPage<'c> {
             for (row, sums) in sums.chunks_exact_mut(columns as usize).enumerate() {
                 let offset = row as u64 * 2 * u64::from(self.layout.head_dim);
                 let query = k.at_bytes_constant(queries, offset);
-                let query = k.load_pair_everywhere(query, lanes);
+                let query = k.load_word_everywhere(query, lanes);
                 for (sum, keys) in sums.iter_mut().zip(&keys) {
                     *sum = k.dot_bf16(*sum, query, *keys);
                 }
@@ -374,7 +374,7 @@ impl<'c> SoftmaxPage<'c> {
             let weights = k.at::<I32>(weights, pair);
             for row in 0..factors.len() {
                 let weight = k.at_bytes_constant(weights, row as u64 * 2 * PAGE);
-                let weight = k.load_pair_everywhere(weight, lanes);
+                let weight = k.load_word_everywhere(weight, lanes);
                 for (column, values) in values.iter().enumerate() {
                     let sum = &mut sums[row * columns as usize + column];
                     *sum = k.dot_bf16(*sum, weight, *values);

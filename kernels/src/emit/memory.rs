@@ -4,6 +4,7 @@
 //! first `count` elements: a kernel must not read a byte beyond its buffers.
 
 use inkwell::attributes::AttributeLoc;
+use inkwell::types::IntType;
 use inkwell::values::BasicValue;
 
 use super::{Bf16, Bool, Builder, Element, F32, I32, Index, Ptr, Value};
@@ -136,10 +137,30 @@ impl<'c> Builder<'c> {
         self.store_partial(to, narrow, count);
     }
 
-    /// A pair of bf16 from memory, in each of `width` lanes.
-    pub fn load_pair_everywhere(&mut self, from: Ptr<'c>, width: u32) -> I32<'c> {
-        let pair = self.load::<I32>(from, 1);
-        self.splat(pair, width)
+    /// A word from memory (a pair of bf16, a quad of bytes) in each of `width` lanes.
+    pub fn load_word_everywhere(&mut self, from: Ptr<'c>, width: u32) -> I32<'c> {
+        let word = self.load::<I32>(from, 1);
+        self.splat(word, width)
+    }
+
+    /// Store the low byte of each lane, side by side.
+    pub fn store_bytes(&mut self, to: Ptr<'c>, value: I32<'c>) {
+        self.store_narrowed(to, value, self.context.i8_type());
+    }
+
+    /// Store the low 16 bits of each lane, side by side.
+    pub fn store_shorts(&mut self, to: Ptr<'c>, value: I32<'c>) {
+        self.store_narrowed(to, value, self.context.i16_type());
+    }
+
+    fn store_narrowed(&mut self, to: Ptr<'c>, value: I32<'c>, narrow: IntType<'c>) {
+        let narrow = narrow.vec_type(value.width());
+        let vector = value.0.into_vector_value();
+        let value = self.llvm.build_int_truncate(vector, narrow, "narrow");
+        let value = value.expect("the builder is positioned");
+        let store = self.llvm.build_store(to.pointer(), value);
+        let store = store.expect("the builder is positioned");
+        store.set_alignment(1).expect("one is a power of two");
     }
 
     /// Constants in the kernel's own read-only memory.

@@ -133,7 +133,7 @@ fn a_dot_product_takes_the_high_halves_first_and_rounds_each_step() {
         let kernel = Snippet::new(&["a", "b", "acc", "y"], |k: &mut Builder<'_>| {
             let [a, b, acc, y] = k.arguments::<4>();
             let lanes = k.lanes();
-            let (a, b) = (k.load::<I32>(a, lanes), k.load_pair_everywhere(b, lanes));
+            let (a, b) = (k.load::<I32>(a, lanes), k.load_word_everywhere(b, lanes));
             let acc = k.load::<F32>(acc, lanes);
             let sum = k.dot_bf16(acc, a, b);
             k.store(y, sum);
@@ -147,6 +147,39 @@ fn a_dot_product_takes_the_high_halves_first_and_rounds_each_step() {
         for (lane, y) in f32_values(&y).into_iter().enumerate() {
             let high = a[2 * lane + 1].mul_add(b[1], acc[lane]);
             assert_eq!(y, a[2 * lane].mul_add(b[0], high), "{target} lane {lane}");
+        }
+    }
+}
+
+#[test]
+fn a_dot_product_of_bytes_is_exact_on_every_level_also_at_its_ends() {
+    let unsigned = |seed: u64| random(seed, 64).iter().map(|v| ((v + 1.0) * 127.9) as u8).collect();
+    let signed = |seed: u64| random(seed, 64).iter().map(|v| (v * 127.9) as i8 as u8).collect();
+    let cases: [(Vec<u8>, Vec<u8>); 3] = [
+        (unsigned(1), signed(2)),
+        (vec![255; 64], vec![128; 64]), // -128: what saturates where pairs are added in 16 bits
+        (vec![255; 64], vec![127; 64]),
+    ];
+    for target in targets_here() {
+        let lanes = target.limits().lanes as usize;
+        for (a, b) in &cases {
+            let kernel = Snippet::new(&["a", "b", "acc", "y"], |k: &mut Builder<'_>| {
+                let [a, b, acc, y] = k.arguments::<4>();
+                let lanes = k.lanes();
+                let [a, b, acc] = [a, b, acc].map(|from| k.load::<I32>(from, lanes));
+                let sum = k.dot_bytes(acc, a, b);
+                k.store(y, sum);
+            });
+            let (mut a, mut b) = (a[..4 * lanes].to_vec(), b[..4 * lanes].to_vec());
+            let acc: Vec<i32> = (0..lanes as i32).map(|lane| lane * 100_003 - 7).collect();
+            let mut y = poisoned(4 * lanes);
+            let mut start = i32_bytes(&acc);
+            Loaded::new(&kernel, &target).run(ONE, &mut [&mut a, &mut b, &mut start, &mut y]);
+            for (lane, y) in i32_values(&y).into_iter().enumerate() {
+                let quads = a[4 * lane..].iter().zip(&b[4 * lane..]).take(4);
+                let want: i32 = quads.map(|(a, b)| i32::from(*a) * i32::from(*b as i8)).sum();
+                assert_eq!(y, acc[lane] + want, "{target} lane {lane}");
+            }
         }
     }
 }

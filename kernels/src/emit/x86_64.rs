@@ -110,6 +110,85 @@ impl<'c> Builder<'c> {
         self.fma(a_low, b_low, sum)
     }
 
+    /// `acc + Σ a · b` over the four bytes of each lane, those of `a` unsigned and those of `b` signed,
+    /// exact: the definition of `vpdpbusd`, which is used where the target has it.
+    pub fn dot_bytes(&mut self, acc: I32<'c>, a: I32<'c>, b: I32<'c>) -> I32<'c> {
+        let width = acc.width();
+        if width == 16 && self.target.has("avx512vnni") {
+            let bytes: BasicTypeEnum<'c> = self.context.i8_type().vec_type(64).into();
+            let [a, b] = [a, b].map(|quad| {
+                let quad = self.splat(quad, width);
+                let cast = self.llvm.build_cast(InstructionOpcode::BitCast, quad.0, bytes, "");
+                cast.expect("the builder is positioned")
+            });
+            return I32(self.intrinsic("llvm.x86.avx512.vpdpbusd.512", &[], &[acc.0, a, b]));
+        }
+        // First and third byte, then second and fourth, as 16 bits each.
+        let low = self.i32(0x00ff_00ff);
+        let even = self.and(a, low);
+        let odd = self.shift_right(a, 8);
+        let odd = self.and(odd, low);
+        let [even_b, odd_b] = [true, false].map(|even| self.signed_shorts(b, even));
+        let acc = self.dot_shorts(acc, even, even_b);
+        self.dot_shorts(acc, odd, odd_b)
+    }
+
+    /// The first and third signed byte of each lane as 16 bits (`even`), or the second and fourth.
+    fn signed_shorts(&mut self, bytes: I32<'c>, even: bool) -> I32<'c> {
+        let up = if even { self.shift_left(bytes, 8) } else { bytes };
+        let shorts = self.short_vector(2 * bytes.width());
+        let vector = self.llvm.build_cast(InstructionOpcode::BitCast, up.0, shorts, "");
+        let vector = vector.expect("the builder is positioned").into_vector_value();
+        let eight = self.context.i16_type().const_int(8, false);
+        let eight =
+            inkwell::types::VectorType::const_vector(&vec![eight; 2 * bytes.width() as usize]);
+        let down = self.llvm.build_right_shift(vector, eight, true, "");
+        let down = down.expect("the builder is positioned");
+        let words = self.vector_type(ElementKind::I32, bytes.width());
+        let cast = self.llvm.build_cast(InstructionOpcode::BitCast, down, words, "");
+        I32(cast.expect("the builder is positioned"))
+    }
+
+    /// `acc + a.low · b.low + a.high · b.high` over the two signed 16-bit halves of each lane, exact
+    /// as long as the products' sum fits 32 bits. Sums are added in the order of the calls: in
+    /// another, LLVM keeps more of them than there are registers.
+    pub fn dot_shorts(&mut self, acc: I32<'c>, a: I32<'c>, b: I32<'c>) -> I32<'c> {
+        let width = acc.width();
+        let name = match width {
+            16 => "llvm.x86.avx512.pmaddw.d.512",
+            8 => "llvm.x86.avx2.pmadd.wd",
+            other => panic!("no vectors of {other} on x86-64"),
+        };
+        let shorts = self.short_vector(2 * width);
+        let [a, b] = [a, b].map(|pair| {
+            let pair = self.splat(pair, width);
+            let cast = self.llvm.build_cast(InstructionOpcode::BitCast, pair.0, shorts, "");
+            cast.expect("the builder is positioned")
+        });
+        let products = I32(self.intrinsic(name, &[], &[a, b]));
+        let sum = self.add(acc, products);
+        self.opaque(sum)
+    }
+
+    /// f32 to the nearest integer, ties to even; what does not fit becomes the least i32.
+    pub fn round_to_i32(&mut self, a: F32<'c>) -> I32<'c> {
+        match a.width() {
+            16 => {
+                let none = self.i32s(0, 16);
+                let mask = self.context.i16_type().const_all_ones().into();
+                let current = self.context.i32_type().const_int(4, false).into();
+                let values = [a.0, none.0, mask, current];
+                I32(self.intrinsic("llvm.x86.avx512.mask.cvtps2dq.512", &[], &values))
+            }
+            8 => I32(self.intrinsic("llvm.x86.avx.cvt.ps2dq.256", &[], &[a.0])),
+            other => panic!("no vectors of {other} on x86-64"),
+        }
+    }
+
+    fn short_vector(&self, width: u32) -> BasicTypeEnum<'c> {
+        self.context.i16_type().vec_type(width).into()
+    }
+
     /// Rounding to bf16 by the target's instruction, where there is one for this width.
     pub(super) fn round_natively(&mut self, a: F32<'c>) -> Option<Bf16<'c>> {
         let name = match a.width() {
@@ -139,15 +218,16 @@ impl<'c> Builder<'c> {
 
     /// The same vector, but LLVM no longer knows where it came from.
     pub(super) fn opaque<T: Value<'c>>(&mut self, a: T) -> T {
-        if a.width() == 1 || !self.target.has("avx512f") {
+        if a.width() == 1 {
             return a;
         }
+        let register = if self.target.has("avx512f") { "=v,0" } else { "=x,0" };
         let kind = a.raw().get_type();
         let signature = kind.fn_type(&[kind.into()], false);
         let same = self.context.create_inline_asm(
             signature,
             String::new(),
-            "=v,0".to_owned(),
+            register.to_owned(),
             false,
             false,
             None,

@@ -11,8 +11,9 @@ use sail_ir::target::Target;
 
 use crate::emit::{Builder, F32, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
-use crate::linear::product::{PackedRows, Product};
+use crate::linear::product::{Product, Workspace};
 use crate::linear::{direct, row_of, store_gated, store_row};
+use crate::table::by_scheme;
 
 /// Panels of one work item: rows are gathered once for all of them.
 const PANELS_PER_ITEM: u32 = 4;
@@ -62,7 +63,7 @@ struct Pointers<'c> {
 impl GroupedProduct {
     #[must_use]
     pub fn new(problem: GroupedProblem, target: &Target) -> Self {
-        Self { problem, product: Product::new(problem.k, target) }
+        Self { problem, product: Product::new(problem.k, problem.scheme, target) }
     }
 
     /// Panels of one expert.
@@ -93,7 +94,7 @@ impl GroupedProduct {
         k: &mut Builder<'c>,
         (first, rows): (Index<'c>, Index<'c>),
         pointers: Pointers<'c>,
-        packed: Ptr<'c>,
+        workspace: Workspace<'c>,
     ) {
         let zero = k.index(0);
         k.for_each(zero, rows, 1, |k, at| {
@@ -108,9 +109,9 @@ impl GroupedProduct {
                 }
             };
             let x = row_of(k, pointers.x, row, self.product.k);
-            let packed = self.product.row(k, packed, at);
-            self.product.pad_row(k, packed);
-            direct(k, &self.product, x, packed);
+            self.product.pack_row(k, workspace, at, |k, packed| {
+                direct(k, &self.product, x, packed);
+            });
         });
     }
 
@@ -135,7 +136,7 @@ impl GroupedProduct {
         expert: Index<'c>,
         (first_panel, end_panel): (Index<'c>, Index<'c>),
         pointers: Pointers<'c>,
-        [packed, tile]: [Ptr<'c>; 2],
+        workspace: Workspace<'c>,
     ) {
         let start = k.at::<I32>(pointers.starts, expert);
         let after = k.at_bytes_constant(start, 4);
@@ -147,14 +148,13 @@ impl GroupedProduct {
             let left = k.sub(end, first);
             let most = k.index(ROWS_AT_ONCE.into());
             let count = k.min(left, most);
-            self.gather(k, (first, count), pointers, packed);
-            let rows = PackedRows { at: packed, count };
+            self.gather(k, (first, count), pointers, workspace);
             k.for_each(first_panel, end_panel, 1, |k, panel| {
                 let before = k.mul_constant(expert, self.panels().into());
                 let before = k.add(before, panel);
                 let offset = k.mul_constant(before, self.product.panel_bytes());
                 let weight = k.at_bytes(pointers.weight, offset);
-                self.product.panel(k, rows, weight, tile, |k, row, sums| {
+                self.product.panel(k, (workspace, count), weight, |k, row, sums| {
                     let row = k.add(first, row);
                     self.finish(k, (row, panel), sums, pointers.y);
                 });
@@ -165,15 +165,22 @@ impl GroupedProduct {
 
 impl Kernel for GroupedProduct {
     fn family(&self) -> &'static str {
-        match self.problem.what {
-            Grouped::GateUpSilu => "grouped_gate_up_silu",
-            Grouped::Linear => "grouped_linear",
-        }
+        let names = match self.problem.what {
+            Grouped::GateUpSilu => {
+                ["grouped_gate_up_silu", "grouped_gate_up_silu_int8", "grouped_gate_up_silu_int4"]
+            }
+            Grouped::Linear => ["grouped_linear", "grouped_linear_int8", "grouped_linear_int4"],
+        };
+        by_scheme(self.problem.scheme, names)
     }
 
     fn symbol(&self) -> String {
-        let GroupedProblem { rows, experts, n, k, scheme, .. } = self.problem;
-        format!("{}.{scheme}.{}.x{experts}.n{n}.k{k}", self.family(), rows.name())
+        let GroupedProblem { what, rows, experts, n, k, scheme } = self.problem;
+        let what = match what {
+            Grouped::GateUpSilu => "grouped_gate_up_silu",
+            Grouped::Linear => "grouped_linear",
+        };
+        format!("{what}.{scheme}.{}.x{experts}.n{n}.k{k}", rows.name())
     }
 
     fn arguments(&self) -> &'static [&'static str] {

@@ -1,13 +1,14 @@
 //! `linear_route`: the router's product, and the choice of experts by it.
 
 use sail_ir::plan::{Cost, Grid};
+use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::Route;
 use super::route::MOST_LANES;
 use crate::emit::{Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
-use crate::linear::product::{PackedRows, Product};
+use crate::linear::product::Product;
 use crate::linear::{direct, row_of};
 
 /// Rows of one work item: two steps of the product.
@@ -27,7 +28,7 @@ pub struct LinearRoute {
 impl LinearRoute {
     #[must_use]
     pub fn new(width: u32, route: Route, target: &Target) -> Self {
-        Self { route, product: Product::new(width, target) }
+        Self { route, product: Product::new(width, Scheme::Bf16, target) }
     }
 
     fn panels(&self) -> u64 {
@@ -107,7 +108,7 @@ impl Kernel for LinearRoute {
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         self.route.check(self)?;
         let [x, weight, ids, weights] = k.arguments::<4>();
-        let [packed, tile] = self.product.carve(k, ROWS_PER_BLOCK.into());
+        let workspace = self.product.carve(k, ROWS_PER_BLOCK.into());
         let logits = k.carve(u64::from(ROWS_PER_BLOCK) * self.row_bytes());
         let chosen = k.carve(self.route.chosen_bytes());
         k.for_each_block(&self.grid(), |k, block| {
@@ -116,18 +117,17 @@ impl Kernel for LinearRoute {
             k.for_each(zero, block.rows, 1, |k, at| {
                 let row = k.add(block.first_row, at);
                 let x = row_of(k, x, row, self.product.k);
-                let packed = self.product.row(k, packed, at);
-                self.product.pad_row(k, packed);
-                direct(k, &self.product, x, packed);
+                self.product.pack_row(k, workspace, at, |k, packed| {
+                    direct(k, &self.product, x, packed);
+                });
             });
 
             k.note("2 multiply: panel by panel");
-            let rows = PackedRows { at: packed, count: block.rows };
             let panels = k.index(self.panels());
             k.for_each(zero, panels, 1, |k, panel| {
                 let offset = k.mul_constant(panel, self.product.panel_bytes());
                 let weight = k.at_bytes(weight, offset);
-                self.product.panel(k, rows, weight, tile, |k, row, sums| {
+                self.product.panel(k, (workspace, block.rows), weight, |k, row, sums| {
                     self.keep(k, (row, panel), sums, logits);
                 });
             });

@@ -7,10 +7,11 @@ use sail_ir::plan::{Cost, Grid};
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
-use super::product::{PackedRows, Product};
+use super::product::Product;
 use super::{Columns, Prologue, ROWS_PER_BLOCK, for_each_panel};
 use crate::emit::{Bf16, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
+use crate::table::by_scheme;
 
 /// `y = silu(h · gateᵀ) · (h · upᵀ)` with `h = prologue(x)`: `x` `[rows, k]`, `y` `[rows, n]`,
 /// weight packed from `[2n, k]`. The products stay unrounded, one rounding at the end.
@@ -35,7 +36,7 @@ pub struct GateUpSilu {
 impl GateUpSilu {
     #[must_use]
     pub fn new(problem: GateUpSiluProblem, target: &Target) -> Self {
-        Self { problem, product: Product::new(problem.k, target) }
+        Self { problem, product: Product::new(problem.k, problem.scheme, target) }
     }
 
     fn panels(&self) -> u32 {
@@ -45,7 +46,7 @@ impl GateUpSilu {
 
 impl Kernel for GateUpSilu {
     fn family(&self) -> &'static str {
-        "gate_up_silu"
+        by_scheme(self.problem.scheme, ["gate_up_silu", "gate_up_silu_int8", "gate_up_silu_int4"])
     }
 
     fn symbol(&self) -> String {
@@ -101,14 +102,13 @@ impl Kernel for GateUpSilu {
                 return Err(EmitError::no_fit(self, "no model shuffles pixels before a gate"));
             }
         };
-        let [packed, tile] = self.product.carve(k, ROWS_PER_BLOCK.into());
+        let workspace = self.product.carve(k, ROWS_PER_BLOCK.into());
         k.for_each_block(&self.grid(), |k, block| {
             k.note("1 pack: the rows of the block into the workspace");
-            self.problem.prologue.fill(k, &self.product, &block, (x, &parameters), packed);
+            self.problem.prologue.fill(k, &self.product, &block, (x, &parameters), workspace);
             k.note("2 multiply: gate and up, panel by panel");
-            let rows = PackedRows { at: packed, count: block.rows };
             for_each_panel(k, &block, &self.product, weight, |k, panel, at| {
-                self.product.panel(k, rows, at, tile, |k, row, sums| {
+                self.product.panel(k, (workspace, block.rows), at, |k, row, sums| {
                     let row = k.add(block.first_row, row);
                     store_gated(k, (row, panel), sums, (y, self.problem.n), &self.product);
                 });

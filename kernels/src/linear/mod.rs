@@ -5,6 +5,7 @@
 //! them with one panel after the other, reading the weights in the order of their bytes.
 
 mod gate_up;
+mod inner;
 pub mod product;
 mod prologue;
 #[cfg(test)]
@@ -16,10 +17,11 @@ use sail_ir::target::Target;
 
 use crate::emit::{Bf16, Block, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
+use crate::table::by_scheme;
 
 pub(crate) use gate_up::store_gated;
 pub use gate_up::{GateUpSilu, GateUpSiluProblem};
-use product::{PackedRows, Product};
+use product::Product;
 pub use prologue::Prologue;
 pub(crate) use prologue::{direct, rms_scale, row_of};
 
@@ -68,7 +70,7 @@ pub struct Linear {
 impl Linear {
     #[must_use]
     pub fn new(problem: LinearProblem, target: &Target) -> Self {
-        Self { problem, product: Product::new(problem.k, target) }
+        Self { problem, product: Product::new(problem.k, problem.scheme, target) }
     }
 
     fn panels(&self) -> u32 {
@@ -123,7 +125,7 @@ struct Pointers<'c> {
 
 impl Kernel for Linear {
     fn family(&self) -> &'static str {
-        "linear"
+        by_scheme(self.problem.scheme, ["linear", "linear_int8", "linear_int4"])
     }
 
     fn symbol(&self) -> String {
@@ -202,16 +204,15 @@ impl Kernel for Linear {
             return Err(EmitError::no_fit(self, "four patches side by side need an even grid"));
         }
         let pointers = self.pointers(k);
-        let [packed, tile] = self.product.carve(k, ROWS_PER_BLOCK.into());
+        let workspace = self.product.carve(k, ROWS_PER_BLOCK.into());
         k.for_each_block(&self.grid(), |k, block| {
             k.note("1 pack: the rows of the block into the workspace");
             let inputs = (pointers.x, pointers.parameters.as_slice());
-            self.problem.prologue.fill(k, &self.product, &block, inputs, packed);
+            self.problem.prologue.fill(k, &self.product, &block, inputs, workspace);
             k.note("2 multiply: panel by panel");
-            let rows = PackedRows { at: packed, count: block.rows };
             for_each_panel(k, &block, &self.product, pointers.weight, |k, panel, at| {
                 let column = k.mul_constant(panel, self.product.panel_width());
-                self.product.panel(k, rows, at, tile, |k, row, sums| {
+                self.product.panel(k, (workspace, block.rows), at, |k, row, sums| {
                     let row = k.add(block.first_row, row);
                     self.finish(k, (row, column), sums, &pointers);
                 });

@@ -1,67 +1,87 @@
 //! The blocked product at the heart of every product family: packed rows times one weight panel.
 //!
 //! A panel is two vectors wide. Up to `most_rows` rows are multiplied at once with all sums in
-//! registers; each step of K loads the panel's next two vectors, in strictly ascending order, and
-//! one pair of each row. The sum of one output runs over K in order, whatever rows stand beside it.
+//! registers; each step of K loads the panel's next vectors, in strictly ascending order, and the
+//! values of each row that meet them. The sum of one output runs over K in order, whatever rows
+//! stand beside it. How rows and panels lie in memory, and what one step is, follows from the
+//! scheme: [`bf16`], [`int8`], [`int4`].
 
+use sail_ir::scheme::Scheme;
 use sail_ir::target::{Limits, Target};
 
+use super::inner::{bf16, int4, int8};
 use crate::emit::{Bf16, Builder, F32, Index, Piece, Ptr};
-use crate::packing::bf16;
-
-/// Steps of K in one turn of the inner loop.
-const UNROLL: u64 = 4;
 
 /// A product of rows of `k` values with panels, on one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Product {
     pub k: u32,
+    pub scheme: Scheme,
     pub lanes: u32,
     /// Rows multiplied at once.
     pub most_rows: u32,
-    /// Whether packed rows are kept as f32: with 16 registers there is none to take pairs apart in.
+    /// Whether packed rows take twice the room: the target lacks the instruction that multiplies
+    /// their values as they are.
     pub widened: bool,
 }
 
-/// Rows in the thread's workspace, ready to be multiplied.
+/// The thread's own memory for one product.
 #[derive(Debug, Clone, Copy)]
-pub struct PackedRows<'c> {
+pub struct Workspace<'c> {
+    /// Packed rows, [`Product::row_stride`] apart.
+    rows: Ptr<'c>,
+    /// One row of bf16 values before they are quantized.
+    staged: Ptr<'c>,
+    /// The sums of one step, f32.
+    tile: Ptr<'c>,
+}
+
+/// A row that is being packed.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenRow<'c> {
+    /// Where the values go, through [`Product::put`].
     pub at: Ptr<'c>,
-    pub count: Index<'c>,
+    packed: Ptr<'c>,
+}
+
+/// A few neighbouring packed rows and the panel they meet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step<'c> {
+    pub rows: u32,
+    /// First of the rows.
+    pub begin: Ptr<'c>,
+    pub panel: Ptr<'c>,
 }
 
 impl Product {
     #[must_use]
-    pub fn new(k: u32, target: &Target) -> Self {
-        let Limits { lanes, registers, .. } = target.limits();
-        // Two sums a row; what is left holds the panel's vectors and the rows' pairs.
-        let (most_rows, widened) = if registers == 32 { (12, false) } else { (6, true) };
-        Self { k, lanes, most_rows, widened }
-    }
-
-    /// Pairs of values in a row; the last is half empty when `k` is odd.
-    #[must_use]
-    pub fn pairs(&self) -> u64 {
-        u64::from(self.k).div_ceil(2)
+    pub fn new(k: u32, scheme: Scheme, target: &Target) -> Self {
+        let Limits { lanes, .. } = target.limits();
+        let (most_rows, widened) = match scheme {
+            Scheme::Bf16 => bf16::shape(target),
+            Scheme::Int8 => int8::shape(target),
+            Scheme::Int4 => int4::shape(target),
+        };
+        Self { k, scheme, lanes, most_rows, widened }
     }
 
     /// Bytes from one packed row to the next: an odd number of cache lines, so that the same
     /// column of many rows does not fall into one set of the cache.
     #[must_use]
     pub fn row_stride(&self) -> u64 {
-        let lines = (self.pairs() * self.pair_bytes()).div_ceil(64);
+        let bytes = match self.scheme {
+            Scheme::Bf16 => bf16::row_bytes(self),
+            Scheme::Int8 => int8::row_bytes(self),
+            Scheme::Int4 => int4::row_bytes(self),
+        };
+        let lines = bytes.div_ceil(64);
         64 * (lines + u64::from(lines.is_multiple_of(2)))
-    }
-
-    /// Bytes of a pair of a packed row.
-    fn pair_bytes(&self) -> u64 {
-        if self.widened { 8 } else { 4 }
     }
 
     /// Bytes of a packed panel.
     #[must_use]
     pub fn panel_bytes(&self) -> u64 {
-        self.pairs() * self.panel_width() * 4
+        self.scheme.packed_bytes(self.panel_width(), self.k.into(), self.panel_width())
     }
 
     /// Outputs of a panel.
@@ -70,78 +90,126 @@ impl Product {
         2 * u64::from(self.lanes)
     }
 
-    /// Bytes of workspace for `rows` packed rows and the sums of one step.
+    /// Bytes of one vector.
     #[must_use]
-    pub fn workspace_bytes(&self, rows: u64) -> u64 {
-        self.rows_bytes(rows) + self.tile_bytes()
+    pub fn vector_bytes(&self) -> u64 {
+        4 * u64::from(self.lanes)
     }
 
-    fn rows_bytes(&self, rows: u64) -> u64 {
-        rows * self.row_stride()
+    /// Bytes of workspace for `rows` packed rows and all else that a product needs.
+    #[must_use]
+    pub fn workspace_bytes(&self, rows: u64) -> u64 {
+        let parts = [rows * self.row_stride(), self.staged_bytes(), self.tile_bytes()];
+        parts.into_iter().map(|bytes| bytes.next_multiple_of(64)).sum()
     }
 
     fn tile_bytes(&self) -> u64 {
         u64::from(self.most_rows) * self.panel_width() * 4
     }
 
-    /// Take the workspace for `rows` packed rows, and for the sums of one step.
-    pub fn carve<'c>(&self, k: &mut Builder<'c>, rows: u64) -> [Ptr<'c>; 2] {
-        [k.carve(self.rows_bytes(rows)), k.carve(self.tile_bytes())]
+    fn staged_bytes(&self) -> u64 {
+        match self.scheme {
+            Scheme::Bf16 => 0,
+            Scheme::Int8 | Scheme::Int4 => 2 * u64::from(self.k.next_multiple_of(self.lanes)),
+        }
+    }
+
+    /// Take the workspace for `rows` packed rows.
+    pub fn carve<'c>(&self, k: &mut Builder<'c>, rows: u64) -> Workspace<'c> {
+        Workspace {
+            rows: k.carve(rows * self.row_stride()),
+            staged: k.carve(self.staged_bytes()),
+            tile: k.carve(self.tile_bytes()),
+        }
+    }
+
+    /// Pack row number `row`: `fill` puts its values where it is told.
+    pub fn pack_row<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        workspace: Workspace<'c>,
+        row: Index<'c>,
+        fill: impl FnOnce(&mut Builder<'c>, OpenRow<'c>),
+    ) {
+        let packed = self.row(k, workspace, row);
+        match self.scheme {
+            Scheme::Bf16 => {
+                bf16::pad_row(k, self, packed);
+                fill(k, OpenRow { at: packed, packed });
+            }
+            Scheme::Int8 | Scheme::Int4 => {
+                fill(k, OpenRow { at: workspace.staged, packed });
+                self.quantize_row(k, workspace.staged, packed);
+            }
+        }
+    }
+
+    fn quantize_row<'c>(&self, k: &mut Builder<'c>, staged: Ptr<'c>, packed: Ptr<'c>) {
+        match self.scheme {
+            Scheme::Int8 => int8::quantize_row(k, self, staged, packed),
+            Scheme::Int4 => int4::quantize_row(k, self, staged, packed),
+            Scheme::Bf16 => unreachable!("bf16 rows are packed as they are"),
+        }
     }
 
     /// Where packed row `row` begins.
-    pub fn row<'c>(&self, k: &mut Builder<'c>, rows: Ptr<'c>, row: Index<'c>) -> Ptr<'c> {
+    fn row<'c>(&self, k: &mut Builder<'c>, workspace: Workspace<'c>, row: Index<'c>) -> Ptr<'c> {
         let offset = k.mul_constant(row, self.row_stride());
-        k.at_bytes(rows, offset)
+        k.at_bytes(workspace.rows, offset)
     }
 
-    /// Clear the half of the last pair that has no value, when there is one. To be called before
-    /// the row's values are put there.
-    pub fn pad_row<'c>(&self, k: &mut Builder<'c>, row: Ptr<'c>) {
-        if self.k % 2 == 1 {
-            let last = k.at_bytes_constant(row, self.pairs() * self.pair_bytes() - 4);
-            let zero = k.i32(0);
-            k.store(last, zero);
-        }
+    /// The part of an open row that begins at value `column`.
+    pub fn column<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        row: OpenRow<'c>,
+        column: Index<'c>,
+    ) -> OpenRow<'c> {
+        let offset = k.mul_constant(column, if self.puts_wide() { 4 } else { 2 });
+        OpenRow { at: k.at_bytes(row.at, offset), packed: row.packed }
     }
 
-    /// Where value `column` of the packed row at `row` is.
-    pub fn column<'c>(&self, k: &mut Builder<'c>, row: Ptr<'c>, column: Index<'c>) -> Ptr<'c> {
-        let offset = k.mul_constant(column, self.pair_bytes() / 2);
-        k.at_bytes(row, offset)
-    }
-
-    /// Put values into a packed row, or a part of one, at `piece`.
-    pub fn put<'c>(&self, k: &mut Builder<'c>, row: Ptr<'c>, piece: Piece<'c>, values: Bf16<'c>) {
-        if self.widened {
+    /// Put values into an open row, or a part of one, at `piece`.
+    pub fn put<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        row: OpenRow<'c>,
+        piece: Piece<'c>,
+        values: Bf16<'c>,
+    ) {
+        if self.puts_wide() {
             let values = k.widen(values);
-            k.write(row, piece, values);
+            k.write(row.at, piece, values);
         } else {
-            k.write(row, piece, values);
+            k.write(row.at, piece, values);
         }
     }
 
-    /// Multiply `rows` with the panel at `panel`; `finish` gets each row's number and its sums.
+    fn puts_wide(&self) -> bool {
+        self.widened && self.scheme == Scheme::Bf16
+    }
+
+    /// Multiply the first `count` packed rows with the panel at `panel`; `finish` gets each row's
+    /// number and its sums.
     pub fn panel<'c>(
         &self,
         k: &mut Builder<'c>,
-        rows: PackedRows<'c>,
+        (workspace, count): (Workspace<'c>, Index<'c>),
         panel: Ptr<'c>,
-        tile: Ptr<'c>,
         finish: impl FnOnce(&mut Builder<'c>, Index<'c>, [F32<'c>; 2]),
     ) {
         // The loop goes by whole groups; what is left over is cut into powers of two.
         let zero = k.index(0);
         let mut sizes = vec![self.most_rows];
         sizes.extend([8, 4, 2, 1].into_iter().filter(|size| *size < self.most_rows));
-        k.while_below(zero, rows.count, |k, first| {
-            let left = k.sub(rows.count, first);
-            let begin = self.row(k, rows.at, first);
-            let done = self.largest_fitting(k, &sizes, left, begin, panel, tile);
+        k.while_below(zero, count, |k, first| {
+            let left = k.sub(count, first);
+            let begin = self.row(k, workspace, first);
+            let done = self.largest_fitting(k, &sizes, left, (begin, panel), workspace.tile);
             let end = k.add(first, done);
             k.for_each(first, end, 1, |k, row| {
                 let at = k.sub(row, first);
-                let sums = self.load_sums(k, tile, at);
+                let sums = self.load_sums(k, workspace.tile, at);
                 finish(k, row, sums);
             });
             end
@@ -154,13 +222,12 @@ impl Product {
         k: &mut Builder<'c>,
         sizes: &[u32],
         left: Index<'c>,
-        begin: Ptr<'c>,
-        panel: Ptr<'c>,
+        (begin, panel): (Ptr<'c>, Ptr<'c>),
         tile: Ptr<'c>,
     ) -> Index<'c> {
         let (size, smaller) = sizes.split_first().expect("one row always fits");
         let whole = |k: &mut Builder<'c>| {
-            self.micro(k, *size, begin, panel, tile);
+            self.step(k, Step { rows: *size, begin, panel }, tile);
             k.index(u64::from(*size))
         };
         if smaller.is_empty() {
@@ -168,79 +235,43 @@ impl Product {
         }
         let needed = k.index(u64::from(*size));
         let fits = k.less_equal(needed, left);
-        k.choose(fits, whole, |k| self.largest_fitting(k, smaller, left, begin, panel, tile))
+        k.choose(fits, whole, |k| self.largest_fitting(k, smaller, left, (begin, panel), tile))
     }
 
-    /// The sums of `size` rows with the panel, left in `tile`.
-    fn micro<'c>(
-        &self,
-        k: &mut Builder<'c>,
-        size: u32,
-        begin: Ptr<'c>,
-        panel: Ptr<'c>,
-        tile: Ptr<'c>,
-    ) {
-        let none = k.f32s(0.0, self.lanes);
-        let sums = vec![[none; 2]; size as usize];
-        let even = self.pairs() - self.pairs() % UNROLL;
-        let [zero, even, end] = [0, even, self.pairs()].map(|at| k.index(at));
-        let sums = k.fold(zero, even, UNROLL, sums, |k, pair, mut sums| {
-            for ahead in 0..UNROLL {
-                let pair = k.add_constant(pair, ahead);
-                sums = self.step(k, begin, panel, pair, sums);
-            }
-            sums
-        });
-        let sums =
-            k.fold(even, end, 1, sums, |k, pair, sums| self.step(k, begin, panel, pair, sums));
+    /// The sums of a few rows with the panel, left in `tile`.
+    fn step<'c>(&self, k: &mut Builder<'c>, step: Step<'c>, tile: Ptr<'c>) {
+        let sums = match self.scheme {
+            Scheme::Bf16 => bf16::sums(k, self, step),
+            Scheme::Int8 => int8::sums(k, self, step),
+            Scheme::Int4 => int4::sums(k, self, step),
+        };
         for (row, sums) in sums.into_iter().enumerate() {
             for (half, sum) in sums.into_iter().enumerate() {
                 let vector = (2 * row + half) as u64;
-                let place = k.at_bytes_constant(tile, vector * u64::from(self.lanes) * 4);
+                let place = k.at_bytes_constant(tile, vector * self.vector_bytes());
                 k.store(place, sum);
             }
         }
     }
 
-    /// One pair of each row times the panel's pair: the second value first, as `dot_bf16` does.
-    fn step<'c>(
-        &self,
-        k: &mut Builder<'c>,
-        begin: Ptr<'c>,
-        panel: Ptr<'c>,
-        pair: Index<'c>,
-        mut sums: Vec<[F32<'c>; 2]>,
-    ) -> Vec<[F32<'c>; 2]> {
-        let offset = k.mul_constant(pair, self.pair_bytes());
-        let column = k.at_bytes(begin, offset);
-        if !self.widened {
-            let weights = bf16::load_pairs(k, panel, pair);
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let place = k.at_bytes_constant(column, row as u64 * self.row_stride());
-                let x = k.load_pair_everywhere(place, self.lanes);
-                *sums = [0, 1].map(|half| k.dot_bf16(sums[half], weights[half], x));
-            }
-            return sums;
-        }
-        for second in [true, false] {
-            // Loaded anew for each half, since no register can keep the pairs meanwhile.
-            let pairs = bf16::load_pairs(k, panel, pair);
-            let weights =
-                pairs.map(|w| if second { k.high_of_pairs(w) } else { k.low_of_pairs(w) });
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let skip = row as u64 * self.row_stride() + if second { 4 } else { 0 };
-                let place = k.at_bytes_constant(column, skip);
-                let x = k.load::<F32>(place, 1);
-                *sums = [0, 1].map(|half| k.fma(weights[half], x, sums[half]));
-            }
-        }
-        sums
-    }
-
     fn load_sums<'c>(&self, k: &mut Builder<'c>, tile: Ptr<'c>, row: Index<'c>) -> [F32<'c>; 2] {
         let offset = k.mul_constant(row, self.panel_width() * 4);
         let first = k.at_bytes(tile, offset);
-        let second = k.at_bytes_constant(first, u64::from(self.lanes) * 4);
+        let second = k.at_bytes_constant(first, self.vector_bytes());
         [k.load::<F32>(first, self.lanes), k.load::<F32>(second, self.lanes)]
+    }
+}
+
+impl<'c> Step<'c> {
+    /// The address `offset` bytes into each of the rows, of which `stride` are between two.
+    pub(super) fn each_row(
+        &self,
+        k: &mut Builder<'c>,
+        product: &Product,
+        offset: Index<'c>,
+    ) -> Vec<Ptr<'c>> {
+        let column = k.at_bytes(self.begin, offset);
+        let strides = (0..u64::from(self.rows)).map(|row| row * product.row_stride());
+        strides.map(|skip| k.at_bytes_constant(column, skip)).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::emit::{Bf16, Block, Builder, F32, Index, Ptr};
 
-use super::product::Product;
+use super::product::{OpenRow, Product, Workspace};
 
 /// What stands between the activation in memory and the product.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,14 +46,12 @@ impl Prologue {
         product: &Product,
         block: &Block<'c>,
         (x, parameters): (Ptr<'c>, &[Ptr<'c>]),
-        into: Ptr<'c>,
+        into: Workspace<'c>,
     ) {
         let zero = k.index(0);
         k.for_each(zero, block.rows, 1, |k, at| {
             let row = k.add(block.first_row, at);
-            let packed = product.row(k, into, at);
-            product.pad_row(k, packed);
-            match self {
+            product.pack_row(k, into, at, |k, packed| match self {
                 Self::Direct => {
                     let x = row_of(k, x, row, product.k);
                     direct(k, product, x, packed);
@@ -66,7 +64,7 @@ impl Prologue {
                     let quarters = shuffled(k, x, row, product.k / 4, grid);
                     layer_norm(k, product, (quarters, parameters), eps, packed);
                 }
-            }
+            });
         });
     }
 }
@@ -78,7 +76,7 @@ pub(crate) fn row_of<'c>(k: &mut Builder<'c>, x: Ptr<'c>, row: Index<'c>, width:
 }
 
 /// Copy one row.
-pub(crate) fn direct<'c>(k: &mut Builder<'c>, product: &Product, x: Ptr<'c>, packed: Ptr<'c>) {
+pub(crate) fn direct<'c>(k: &mut Builder<'c>, product: &Product, x: Ptr<'c>, packed: OpenRow<'c>) {
     k.for_each_piece(product.k.into(), |k, piece| {
         let values = k.read::<Bf16>(x, piece);
         product.put(k, packed, piece, values);
@@ -91,7 +89,7 @@ fn rms_norm<'c>(
     product: &Product,
     (x, weight): (Ptr<'c>, Ptr<'c>),
     eps: f64,
-    packed: Ptr<'c>,
+    packed: OpenRow<'c>,
 ) {
     let width = product.k;
     let none = k.f32s(0.0, k.lanes());
@@ -154,7 +152,7 @@ fn layer_norm<'c>(
     product: &Product,
     (quarters, parameters): ([Ptr<'c>; 4], &[Ptr<'c>]),
     eps: f64,
-    packed: Ptr<'c>,
+    packed: OpenRow<'c>,
 ) {
     let width = product.k / 4;
     let lanes = k.lanes();

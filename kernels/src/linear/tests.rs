@@ -27,7 +27,8 @@ fn a_row_does_not_depend_on_its_neighbours() {
         let mut x = bf16_bytes(&random(1, rows * k));
         let mut norm = bf16_bytes(&random(2, k));
         let w = bf16_bytes(&random(3, n * k));
-        let mut packed = pack_whole(Join::One, &[(&w, n as u64)], k, target.limits().panel_width);
+        let mut packed =
+            pack_whole(Scheme::Bf16, Join::One, &[(&w, n as u64)], k, target.limits().panel_width);
         let mut run = |x: &mut [u8], rows: usize| {
             let mut y = poisoned(2 * rows * n);
             loaded.run(tokens(rows), &mut [x, &mut norm, &mut packed, &mut y]);
@@ -41,12 +42,12 @@ fn a_row_does_not_depend_on_its_neighbours() {
 }
 
 /// The inner loops of a large product, as lines of assembly.
-fn inner_loops(target: &Target) -> Vec<Vec<String>> {
+fn inner_loops(scheme: Scheme, target: &Target) -> Vec<Vec<String>> {
     let problem = LinearProblem {
         rows: Rows::TOKENS,
         n: 4096,
         k: 2048,
-        scheme: Scheme::Bf16,
+        scheme,
         prologue: Prologue::Direct,
         epilogue: Epilogue::NONE,
     };
@@ -57,40 +58,55 @@ fn inner_loops(target: &Target) -> Vec<Vec<String>> {
             blocks.push(Vec::new());
         }
         blocks.last_mut().unwrap().push(line.to_owned());
+        if line.starts_with('j') {
+            blocks.push(Vec::new());
+        }
     }
-    let multiplies = |line: &String| line.starts_with("vdpbf16ps") || line.starts_with("vfmadd");
+    let products: &[&str] = match scheme {
+        Scheme::Bf16 => &["vdpbf16ps", "vfmadd"],
+        Scheme::Int8 | Scheme::Int4 => &["vpdpbusd", "vpmaddwd"],
+    };
+    let multiplies = |line: &String| products.iter().any(|name| line.starts_with(name));
     blocks.retain(|block| block.iter().any(multiplies));
     blocks
 }
 
-fn all_levels() -> [Target; 3] {
-    ["x86-64-v3", "x86-64-v4", "x86-64-v4+avx512bf16"].map(|name| Target::parse(name).unwrap())
+/// Every scheme on every level.
+fn all() -> impl Iterator<Item = (Scheme, Target)> {
+    let levels = ["x86-64-v3", "x86-64-v4", "x86-64-v4+avx512vnni+avx512bf16"];
+    let levels = levels.map(|name| Target::parse(name).unwrap());
+    Scheme::ALL.into_iter().flat_map(move |scheme| levels.clone().map(|level| (scheme, level)))
 }
 
 #[test]
 fn inner_loops_keep_all_sums_in_registers() {
-    for target in all_levels() {
-        let loops = inner_loops(&target);
-        // 12, 8, 4, 2 and 1 rows, or 6, 4, 2 and 1.
-        assert_eq!(loops.len(), if target.limits().registers == 32 { 5 } else { 4 }, "{target}");
+    for (scheme, target) in all() {
+        let loops = inner_loops(scheme, &target);
+        // One for each number of rows that are multiplied at once.
+        let most = Product::new(2048, scheme, &target).most_rows;
+        let sizes = 1 + [8, 4, 2, 1].iter().filter(|size| **size < most).count();
+        assert_eq!(loops.len(), sizes, "{scheme} {target}");
         for line in loops.iter().flatten() {
-            assert!(!(line.contains("%rsp") && line.contains("mm")), "{target} spills: {line}");
+            let spills = line.contains("%rsp") && line.contains("mm");
+            assert!(!spills, "{scheme} {target} spills: {line}");
         }
     }
 }
 
 #[test]
 fn inner_loops_read_the_weights_in_the_order_of_their_bytes() {
-    for target in all_levels() {
-        for block in inner_loops(&target) {
+    for (scheme, target) in all() {
+        for block in inner_loops(scheme, &target) {
             let offsets: Vec<(String, i64)> =
                 block.iter().filter_map(|line| panel_load(line)).collect();
-            assert!(offsets.len() >= 8, "{target}: {block:#?}");
+            // Four steps a turn, each of two vectors or, of nibbles, one.
+            let least = if scheme == Scheme::Int4 { 4 } else { 8 };
+            assert!(offsets.len() >= least, "{scheme} {target}: {block:#?}");
             for pair in offsets.windows(2) {
                 let [(base, one), (other_base, other)] = pair else { unreachable!() };
-                assert_eq!(base, other_base, "{target}: {block:#?}");
+                assert_eq!(base, other_base, "{scheme} {target}: {block:#?}");
                 let vector = i64::from(4 * target.limits().lanes);
-                assert_eq!(*other, one + vector, "{target}: {block:#?}");
+                assert_eq!(*other, one + vector, "{scheme} {target}: {block:#?}");
             }
         }
     }

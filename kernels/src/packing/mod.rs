@@ -6,7 +6,10 @@
 //! one by one, in any order or thread, so memory stays at one panel and its rows.
 
 pub mod bf16;
+pub mod int4;
+pub mod int8;
 
+use std::fmt;
 use std::str::FromStr;
 
 use sail_ir::scheme::Scheme;
@@ -133,9 +136,31 @@ impl Panels {
     }
 }
 
+/// A value that no scheme of fewer bits can hold: infinite, or no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotFinite {
+    /// Output of the panel.
+    pub output: usize,
+    /// Place in its row.
+    pub column: usize,
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the value at {} is not finite", self.column)
+    }
+}
+
 /// Pack one panel: `rows` are the panel's outputs in order, each the `k` bf16 values (little
 /// endian) of a checkpoint's row, `None` a row of zeros; `out` takes `packed_bytes` of one panel.
-pub fn pack_panel(scheme: Scheme, k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) {
+///
+/// Refuses values that the scheme cannot hold; `bf16` holds all.
+pub fn pack_panel(
+    scheme: Scheme,
+    k: usize,
+    rows: &[Option<&[u8]>],
+    out: &mut [u8],
+) -> Result<(), NotFinite> {
     assert_eq!(
         out.len() as u64,
         scheme.packed_bytes(rows.len() as u64, k as u64, rows.len() as u64),
@@ -143,15 +168,49 @@ pub fn pack_panel(scheme: Scheme, k: usize, rows: &[Option<&[u8]>], out: &mut [u
     );
     match scheme {
         Scheme::Bf16 => bf16::pack(k, rows, out),
+        Scheme::Int8 => int8::pack(k, rows, out)?,
+        Scheme::Int4 => int4::pack(k, rows, out)?,
+    }
+    Ok(())
+}
+
+/// The values of row `output` of a packed panel of `width` outputs, as products take them.
+#[must_use]
+pub fn unpack_row(scheme: Scheme, k: usize, panel: &[u8], width: usize, output: usize) -> Vec<f64> {
+    match scheme {
+        Scheme::Bf16 => {
+            let row = bf16::unpack(k, panel, width, output);
+            let values = values_of(k, &row, output).expect("what was packed is finite");
+            values.into_iter().map(f64::from).collect()
+        }
+        Scheme::Int8 => int8::unpack(k, panel, width, output),
+        Scheme::Int4 => int4::unpack(k, panel, width, output),
+    }
+}
+
+/// The bf16 values of a row as f32. Refuses one that is not finite.
+fn values_of(k: usize, row: &[u8], output: usize) -> Result<Vec<f32>, NotFinite> {
+    assert_eq!(row.len(), 2 * k, "a row has `k` values of two bytes");
+    let pairs = row.chunks_exact(2).map(|pair| half::bf16::from_le_bytes([pair[0], pair[1]]));
+    let values: Vec<f32> = pairs.map(half::bf16::to_f32).collect();
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(column) => Err(NotFinite { output, column }),
     }
 }
 
 /// A whole weight of `[n, k]` bf16 rows as one path, packed; for tests and benchmarks.
 #[must_use]
-pub fn pack_whole(join: Join, paths: &[(&[u8], u64)], k: usize, panel_width: u32) -> Vec<u8> {
+pub fn pack_whole(
+    scheme: Scheme,
+    join: Join,
+    paths: &[(&[u8], u64)],
+    k: usize,
+    panel_width: u32,
+) -> Vec<u8> {
     let rows: Vec<u64> = paths.iter().map(|(_, rows)| *rows).collect();
     let panels = Panels::new(join, &rows, panel_width).expect("paths that can be joined");
-    let mut packed = vec![0; panels.bytes(Scheme::Bf16, k as u64) as usize];
+    let mut packed = vec![0; panels.bytes(scheme, k as u64) as usize];
     let panel_bytes = packed.len() / panels.count() as usize;
     for (panel, out) in packed.chunks_exact_mut(panel_bytes).enumerate() {
         let rows: Vec<Option<&[u8]>> = panels
@@ -163,9 +222,32 @@ pub fn pack_whole(join: Join, paths: &[(&[u8], u64)], k: usize, panel_width: u32
                 })
             })
             .collect();
-        pack_panel(Scheme::Bf16, k, &rows, out);
+        pack_panel(scheme, k, &rows, out).expect("finite values");
     }
     packed
+}
+
+/// The rows of each path of a weight packed by [`pack_whole`], as products take them: `[n, k]`
+/// values a path.
+#[must_use]
+pub fn unpack_whole(
+    scheme: Scheme,
+    join: Join,
+    (packed, rows): (&[u8], &[u64]),
+    k: usize,
+    panel_width: u32,
+) -> Vec<Vec<f64>> {
+    let panels = Panels::new(join, rows, panel_width).expect("paths that can be joined");
+    let panel_bytes = packed.len() / panels.count() as usize;
+    let mut paths: Vec<Vec<f64>> = rows.iter().map(|rows| vec![0.0; *rows as usize * k]).collect();
+    for (panel, bytes) in packed.chunks_exact(panel_bytes).enumerate() {
+        for (output, source) in panels.sources(panel as u64).into_iter().enumerate() {
+            let Some(Source { path, row }) = source else { continue };
+            let values = unpack_row(scheme, k, bytes, panel_width as usize, output);
+            paths[path][row as usize * k..][..k].copy_from_slice(&values);
+        }
+    }
+    paths
 }
 
 #[cfg(test)]

@@ -67,6 +67,23 @@ pub fn norm_gate_up_silu(
     gate_up_silu(&rms_norm(x, norm, eps, rounding), gate_up, norm.len(), rounding)
 }
 
+/// The values of rows of `k` as products of a scheme with quantized activations take them: the
+/// greatest magnitude of a row becomes 127 steps, all else the nearest whole number of steps.
+///
+/// The steps are counted in f32, as kernels count them, so that the integers are the same.
+#[must_use]
+pub fn quantized_rows(x: &[f64], k: usize) -> Vec<f64> {
+    let mut y = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(k) {
+        let greatest = row.iter().fold(0.0_f32, |most, value| most.max((*value as f32).abs()));
+        let inverse = if greatest == 0.0 { 0.0 } else { 127.0 / greatest };
+        let step = f64::from(greatest / 127.0);
+        let integers = row.iter().map(|value| (*value as f32 * inverse).round_ties_even());
+        y.extend(integers.map(|integer| f64::from(integer) * step));
+    }
+    y
+}
+
 pub(super) fn product(x: &[f64], weight: &[f64], k: usize) -> Vec<f64> {
     let (rows, n) = (rows_of(x, k), rows_of(weight, k));
     let mut y = Vec::with_capacity(rows * n);

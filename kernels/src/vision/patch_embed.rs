@@ -9,7 +9,7 @@ use sail_ir::target::Target;
 
 use crate::emit::{Bf16, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
-use crate::linear::product::{PackedRows, Product};
+use crate::linear::product::{OpenRow, Product};
 use crate::linear::rms_scale;
 
 /// Patches of one work item: a few steps of the product, and sums that fit the second cache.
@@ -40,7 +40,7 @@ impl PatchEmbed {
     #[must_use]
     pub fn new(problem: PatchEmbedProblem, target: &Target) -> Self {
         let k = problem.channels * problem.patch * problem.patch;
-        Self { problem, product: Product::new(k, target) }
+        Self { problem, product: Product::new(k, problem.scheme, target) }
     }
 
     fn panels(&self) -> u64 {
@@ -58,7 +58,13 @@ impl PatchEmbed {
     }
 
     /// Copy the pixels of patch number `row` of all images into a packed row.
-    fn gather<'c>(&self, k: &mut Builder<'c>, pixels: Ptr<'c>, row: Index<'c>, packed: Ptr<'c>) {
+    fn gather<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        pixels: Ptr<'c>,
+        row: Index<'c>,
+        packed: OpenRow<'c>,
+    ) {
         let PatchEmbedProblem { channels, size, patch, .. } = self.problem;
         let (side, size, patch) = (u64::from(self.side()), u64::from(size), u64::from(patch));
         let image = k.div_constant(row, side * side);
@@ -184,25 +190,27 @@ impl Kernel for PatchEmbed {
         if !self.problem.size.is_multiple_of(self.problem.patch) {
             return Err(EmitError::no_fit(self, "an image tile must be whole patches"));
         }
+        if self.problem.scheme != Scheme::Bf16 {
+            return Err(EmitError::no_fit(self, "the first product of a picture is bf16"));
+        }
         let [pixels, weight, bias, norm, positions, y] = k.arguments::<6>();
         let n = u64::from(self.problem.n);
-        let [packed, tile] = self.product.carve(k, ROWS_PER_BLOCK.into());
+        let workspace = self.product.carve(k, ROWS_PER_BLOCK.into());
         let kept = k.carve(u64::from(ROWS_PER_BLOCK) * self.sums_stride() * 4);
         k.for_each_block(&self.grid(), |k, block| {
             k.note("1 pack: the pixels of each patch as one row");
             let (zero, panels) = (k.index(0), k.index(self.panels()));
             k.for_each(zero, block.rows, 1, |k, at| {
                 let row = k.add(block.first_row, at);
-                let packed = self.product.row(k, packed, at);
-                self.product.pad_row(k, packed);
-                self.gather(k, pixels, row, packed);
+                self.product.pack_row(k, workspace, at, |k, packed| {
+                    self.gather(k, pixels, row, packed);
+                });
             });
             k.note("2 multiply: all panels, sums and bias kept as f32");
-            let rows = PackedRows { at: packed, count: block.rows };
             k.for_each(zero, panels, 1, |k, panel| {
                 let offset = k.mul_constant(panel, self.product.panel_bytes());
                 let at = k.at_bytes(weight, offset);
-                self.product.panel(k, rows, at, tile, |k, row, sums| {
+                self.product.panel(k, (workspace, block.rows), at, |k, row, sums| {
                     self.keep(k, (row, panel), sums, (kept, bias));
                 });
             });

@@ -1,6 +1,5 @@
 //! Routing, grouping, grouped products and their sum.
 
-use sail_ir::Scheme;
 use sail_kernels::Rows;
 use sail_kernels::experts::{
     Combine, GroupByExpert, Grouped, GroupedProblem, GroupedProduct, LinearRoute, Route,
@@ -55,6 +54,6 @@ fn route(scope: &Scope<'_>, experts: u32) -> Route {
 fn grouped(scope: &Scope<'_>, what: Grouped, experts: u32, k: u32) -> Option<GroupedProduct> {
     let [top_k, n] = scope.result(0)[..] else { return None };
     let rows = Rows { per: top_k, ..scope.counted(0) };
-    let problem = GroupedProblem { what, rows, experts, n, k, scheme: Scheme::Bf16 };
+    let problem = GroupedProblem { what, rows, experts, n, k, scheme: scope.scheme() };
     Some(GroupedProduct::new(problem, scope.target))
 }

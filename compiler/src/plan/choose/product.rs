@@ -1,6 +1,5 @@
 //! Ops that are a matrix product with something before or after it.
 
-use sail_ir::Scheme;
 use sail_ir::shape::Type;
 use sail_kernels::linear::{
     Activation, Epilogue, GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue,
@@ -62,7 +61,7 @@ fn linear(scope: &Scope<'_>) -> Found {
         }
         _ => return None,
     };
-    let (n, scheme) = (scope.result_width(0), Scheme::Bf16);
+    let (n, scheme) = (scope.result_width(0), scope.scheme());
     let problem = LinearProblem { rows, n, k, scheme, prologue, epilogue };
     step(Linear::new(problem, scope.target), &operands_then_result(operands))
 }
@@ -72,7 +71,7 @@ fn gate_up(scope: &Scope<'_>, prologue: Prologue, arguments: &[Argument]) -> Fou
         rows: scope.rows(0),
         n: scope.result_width(0),
         k: scope.width(0),
-        scheme: Scheme::Bf16,
+        scheme: scope.scheme(),
         prologue,
     };
     step(GateUpSilu::new(problem, scope.target), arguments)
@@ -86,7 +85,7 @@ fn patch_embed(scope: &Scope<'_>) -> Found {
         patch: scope.size("patch"),
         n: scope.result_width(0),
         eps: scope.float("eps"),
-        scheme: Scheme::Bf16,
+        scheme: scope.scheme(),
     };
     step(PatchEmbed::new(problem, scope.target), &operands_then_result(5))
 }

@@ -1,5 +1,6 @@
 //! Sizes and attributes of an op, as kernels want them.
 
+use sail_ir::Scheme;
 use sail_ir::op::Attribute;
 use sail_ir::plan::Count;
 use sail_ir::shape::{Dim, Type};
@@ -21,6 +22,15 @@ impl Scope<'_> {
     /// Known sizes of operand `index`, the counted one left out.
     pub fn operand(&self, index: usize) -> Vec<u32> {
         fixed(&self.dims(self.op.operands[index]))
+    }
+
+    /// The scheme of the packed weight that the op reads.
+    pub fn scheme(&self) -> Scheme {
+        let packed = self.op.operands.iter().find_map(|value| match &self.view.values[*value].ty {
+            Type::Packed { scheme, .. } => Some(*scheme),
+            _ => None,
+        });
+        packed.unwrap_or_else(|| panic!("broken invariant `choose.packed`: {}", self.op.op.name))
     }
 
     /// Known sizes of result `index`.

@@ -1,0 +1,190 @@
+//! Scheme `int4` on the host: groups of 128 along K, each with the scale and zero point that come
+//! nearest to its values.
+
+use half::bf16;
+use sail_ir::scheme::Scheme;
+
+use super::{NotFinite, values_of};
+
+const GROUP: usize = Scheme::GROUP as usize;
+/// Greatest nibble.
+const MOST: f32 = 15.0;
+/// By how much of its whole range a group is tried to be cut: rounding all values a little better
+/// may outweigh the few at the ends.
+const RANGES: [f32; 6] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75];
+
+/// How a group is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Grid {
+    /// A bf16 value.
+    scale: f32,
+    /// 0 to 15.
+    zero: f32,
+}
+
+/// Pack one panel; see [`super::pack_panel`].
+pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<(), NotFinite> {
+    out.fill(0);
+    let width = rows.len();
+    for (output, row) in rows.iter().enumerate() {
+        let Some(row) = row else { continue };
+        let values = values_of(k, row, output)?;
+        let mut rest = &mut *out;
+        for group in values.chunks(GROUP) {
+            let nibbles = group.len().next_multiple_of(4) / 2 * width;
+            let (here, after) = rest.split_at_mut(nibbles + 4 * width);
+            rest = after;
+            let grid = Grid::of(group);
+            put(grid, group, (output, width), here);
+        }
+    }
+    Ok(())
+}
+
+/// Put the nibbles of a group and its word where they belong.
+fn put(grid: Grid, group: &[f32], (output, width): (usize, usize), out: &mut [u8]) {
+    let half = width / 2;
+    let shift = if output < half { 0 } else { 4 };
+    let words = out.len() - 4 * width;
+    let (nibbles, words) = out.split_at_mut(words);
+    for (quad, place) in group.chunks(4).zip(nibbles[4 * (output % half)..].chunks_mut(2 * width)) {
+        for (at, byte) in place[..4].iter_mut().enumerate() {
+            let nibble = quad.get(at).map_or(grid.zero, |value| grid.nibble(*value));
+            *byte |= (nibble as u8) << shift;
+        }
+    }
+    let word = grid.scale.to_bits() | grid.zero as u32;
+    words[4 * output..][..4].copy_from_slice(&word.to_le_bytes());
+}
+
+impl Grid {
+    /// The grid with the least squared error.
+    fn of(group: &[f32]) -> Self {
+        let (low, high) = group
+            .iter()
+            .fold((0.0_f32, 0.0_f32), |(low, high), value| (low.min(*value), high.max(*value)));
+        let mut best = Self { scale: 0.0, zero: 0.0 };
+        let mut least = f32::INFINITY;
+        for range in RANGES {
+            for grid in [Self::between(low * range, high * range), Self::around(low, high, range)] {
+                let error = grid.error(group);
+                if error < least {
+                    (best, least) = (grid, error);
+                }
+            }
+        }
+        best
+    }
+
+    /// From `low` to `high`, zero being a point of it.
+    fn between(low: f32, high: f32) -> Self {
+        let scale = to_bf16((high - low) / MOST);
+        let zero = if scale == 0.0 { 0.0 } else { nearest(-low / scale) };
+        Self { scale, zero }
+    }
+
+    /// Zero in the middle, one step more on the side of the greater magnitude.
+    fn around(low: f32, high: f32, range: f32) -> Self {
+        let greatest = if -low > high { low } else { high };
+        let zero = if greatest > 0.0 { 7.0 } else { 8.0 };
+        Self { scale: to_bf16(greatest.abs() * range / 8.0), zero }
+    }
+
+    fn nibble(self, value: f32) -> f32 {
+        nearest(value * self.inverse() + self.zero)
+    }
+
+    fn inverse(self) -> f32 {
+        if self.scale == 0.0 { 0.0 } else { 1.0 / self.scale }
+    }
+
+    /// The sum of squared errors, in eight parts that go side by side.
+    fn error(self, group: &[f32]) -> f32 {
+        let inverse = self.inverse();
+        let mut sums = [0.0_f32; 8];
+        let (chunks, rest) = group.as_chunks::<8>();
+        let square = |value: f32| {
+            let off = (nearest(value * inverse + self.zero) - self.zero) * self.scale - value;
+            off * off
+        };
+        for chunk in chunks {
+            for (sum, value) in sums.iter_mut().zip(chunk) {
+                *sum += square(*value);
+            }
+        }
+        sums.iter().sum::<f32>() + rest.iter().map(|value| square(*value)).sum::<f32>()
+    }
+}
+
+/// The nearest nibble, ties to even.
+///
+/// Adding a number whose last place is 1 rounds on any processor, many values at once.
+fn nearest(value: f32) -> f32 {
+    const ONES: f32 = (3 << 22) as f32;
+    (value.clamp(0.0, MOST) + ONES) - ONES
+}
+
+fn to_bf16(value: f32) -> f32 {
+    bf16::from_f32(value).to_f32()
+}
+
+/// The values of row `output` of a packed panel of `width` outputs, as products take them.
+#[must_use]
+pub fn unpack(k: usize, panel: &[u8], width: usize, output: usize) -> Vec<f64> {
+    let half = width / 2;
+    let shift = if output < half { 0 } else { 4 };
+    let mut values = Vec::with_capacity(k);
+    let mut rest = panel;
+    while values.len() < k {
+        let length = (k - values.len()).min(GROUP);
+        let (nibbles, after) = rest.split_at(length.next_multiple_of(4) / 2 * width);
+        let (words, after) = after.split_at(4 * width);
+        rest = after;
+        let word = words[4 * output..][..4].try_into().expect("four bytes");
+        let word = u32::from_le_bytes(word);
+        let scale = f64::from(f32::from_bits(word & 0xffff_0000));
+        let zero = i32::try_from(word & 0xff).expect("a byte");
+        let places = nibbles[4 * (output % half)..].chunks(2 * width);
+        let bytes = places.flat_map(|place| &place[..4]).take(length);
+        values.extend(bytes.map(|byte| f64::from(i32::from(byte >> shift & 15) - zero) * scale));
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emit::run::{bf16_bytes, random};
+
+    #[test]
+    fn a_value_comes_back_within_a_step_of_its_group_also_in_a_short_one() {
+        for k in [1_usize, 6, 128, 133, 300] {
+            let rows: Vec<Vec<u8>> = (0..4).map(|row| bf16_bytes(&random(row + 3, k))).collect();
+            let given = [Some(&rows[0][..]), Some(&rows[1][..]), None, Some(&rows[2][..])];
+            let bytes = Scheme::Int4.packed_bytes(4, k as u64, 4);
+            let mut panel = vec![0xff; bytes as usize];
+            pack(k, &given, &mut panel).unwrap();
+            for (output, row) in given.iter().enumerate() {
+                let got = unpack(k, &panel, 4, output);
+                let want = row.map_or(vec![0.0; k], |row| values_of(k, row, output).unwrap());
+                let groups = got.chunks(GROUP).zip(want.chunks(GROUP));
+                for (got, want) in groups {
+                    let squares: f64 = want.iter().map(|v| f64::from(*v).powi(2)).sum();
+                    let errors: f64 =
+                        got.iter().zip(want).map(|(g, w)| (g - f64::from(*w)).powi(2)).sum();
+                    // 15 steps over a range of 2: an error of step / sqrt 12 against one of 1 / sqrt 3.
+                    assert!(errors <= squares * 0.006, "k {k}: {errors} of {squares}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_on_one_side_of_zero_uses_all_sixteen_points() {
+        let values: Vec<f32> = (0..16).map(|point| point as f32 * 0.5).collect();
+        assert_eq!(Grid::of(&values), Grid { scale: 0.5, zero: 0.0 });
+        let mirrored: Vec<f32> = values.iter().map(|value| -value).collect();
+        assert_eq!(Grid::of(&mirrored), Grid { scale: 0.5, zero: 15.0 });
+        assert_eq!(Grid::of(&[0.0; 8]), Grid { scale: 0.0, zero: 0.0 });
+    }
+}
