@@ -132,6 +132,9 @@ pub struct Grid {
     pub per: u32,
     pub rows_per_block: u32,
     pub columns: u32,
+    /// Items of one block that should stay in one call where its rows are many: what is done for
+    /// the rows alone is done once a call.
+    pub run: u32,
 }
 
 impl Grid {
@@ -139,6 +142,15 @@ impl Grid {
     #[must_use]
     pub fn rows(&self, count: u32) -> u64 {
         u64::from(count) * u64::from(self.per)
+    }
+
+    /// Fewest items that are worth a call, for `count` counted rows: the fewer rows a block has, the
+    /// less is done for them alone.
+    #[must_use]
+    pub fn least_items(&self, count: u32) -> u64 {
+        const MANY_ROWS: u64 = 16;
+        let rows = self.rows(count).min(u64::from(self.rows_per_block)).min(MANY_ROWS);
+        (u64::from(self.run) * rows / MANY_ROWS).max(1)
     }
 
     /// Items for `count` counted rows.

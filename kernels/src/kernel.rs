@@ -46,7 +46,7 @@ impl Rows {
     /// The grid of a kernel whose items are `rows_per_block` rows by one of `columns` columns.
     #[must_use]
     pub fn grid(self, rows_per_block: u32, columns: u32) -> Grid {
-        Grid { count: self.count, per: self.per, rows_per_block, columns }
+        Grid { count: self.count, per: self.per, rows_per_block, columns, run: 1 }
     }
 }
 

@@ -162,7 +162,7 @@ mod tests {
             label: "layers.0.attn".to_owned(),
             kernel: KernelId(0),
             arguments: Vec::new(),
-            grid: Grid { count: Count::Tokens, per: 2, rows_per_block: 4, columns: 1 },
+            grid: Grid { count: Count::Tokens, per: 2, rows_per_block: 4, columns: 1, run: 1 },
             waits: Vec::new(),
             cost: Cost {
                 weight_bytes: 1000,

@@ -96,6 +96,7 @@ fn type_text(buffer: &Buffer) -> String {
 }
 
 fn grid(grid: &Grid) -> String {
-    let Grid { count, per, rows_per_block, columns } = grid;
-    format!("{}*{per}/{rows_per_block} x {columns}", format!("{count:?}").to_lowercase())
+    let Grid { count, per, rows_per_block, columns, run } = grid;
+    let run = if *run == 1 { String::new() } else { format!(" by {run}") };
+    format!("{}*{per}/{rows_per_block} x {columns}{run}", format!("{count:?}").to_lowercase())
 }

@@ -189,7 +189,7 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     .assert_eq(&message(b"\x89PNG\r\n\x1a\n and more"));
     expect![[r#"
         error[SC0402]: the artifact is cut short
-          because the file has 10556 of 21113 bytes
+          because the file has 10572 of 21145 bytes
 
         hint: copy the file again from where it came, or compile again
         exit 6
@@ -213,7 +213,7 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     .assert_eq(&message(&with_format(2)));
     expect![[r#"
         error[SC0405]: the artifact has bytes after its end
-          because the file has 21114 bytes, its header says 21113
+          because the file has 21146 bytes, its header says 21145
 
         hint: copy the file again from where it came, or compile again
         exit 6

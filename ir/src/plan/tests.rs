@@ -48,7 +48,7 @@ pub(crate) fn small() -> Plan {
         label: label.to_owned(),
         kernel: KernelId(kernel),
         arguments: arguments.map(BufferId).to_vec(),
-        grid: Grid { count: Count::Tokens, per: 1, rows_per_block: 4, columns: 2 },
+        grid: Grid { count: Count::Tokens, per: 1, rows_per_block: 4, columns: 2, run: 1 },
         waits: waits.iter().copied().map(StepId).collect(),
         cost: Cost { weight_bytes: 100, row_bytes: 10, row_operations: 1000, ..Cost::default() },
     };

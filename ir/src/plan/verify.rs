@@ -317,7 +317,7 @@ impl Checked<'_> {
                 return self.refuse("plan.called_right", what(), because);
             }
             let grid = step.grid;
-            if grid.per == 0 || grid.rows_per_block == 0 || grid.columns == 0 {
+            if grid.per == 0 || grid.rows_per_block == 0 || grid.columns == 0 || grid.run == 0 {
                 return self.refuse("plan.called_right", what(), format!("its grid is {grid:?}"));
             }
             let launch = self.launch_of(id.index());

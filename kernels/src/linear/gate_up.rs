@@ -8,7 +8,7 @@ use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::product::Product;
-use super::{Columns, Prologue, ROWS_PER_BLOCK, for_each_panel};
+use super::{Columns, PANELS_PER_CALL, Prologue, ROWS_PER_BLOCK, for_each_panel};
 use crate::emit::{Bf16, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::table::by_scheme;
@@ -69,7 +69,7 @@ impl Kernel for GateUpSilu {
     }
 
     fn grid(&self) -> Grid {
-        self.problem.rows.grid(ROWS_PER_BLOCK, self.panels())
+        Grid { run: PANELS_PER_CALL, ..self.problem.rows.grid(ROWS_PER_BLOCK, self.panels()) }
     }
 
     fn workspace_bytes(&self) -> u64 {

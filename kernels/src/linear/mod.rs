@@ -29,6 +29,10 @@ pub(crate) use prologue::{direct, rms_scale, row_of};
 /// to come from memory, few enough that they stay near.
 pub const ROWS_PER_BLOCK: u32 = 256;
 
+/// Panels that should be multiplied with the same packed rows: packing a row takes the time of two
+/// or three.
+const PANELS_PER_CALL: u32 = 64;
+
 /// What is applied to the sum and the bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -176,7 +180,7 @@ impl Kernel for Linear {
     }
 
     fn grid(&self) -> Grid {
-        self.problem.rows.grid(ROWS_PER_BLOCK, self.panels())
+        Grid { run: PANELS_PER_CALL, ..self.problem.rows.grid(ROWS_PER_BLOCK, self.panels()) }
     }
 
     fn workspace_bytes(&self) -> u64 {

@@ -10,6 +10,7 @@
 //! somebody shortens the file while it runs, the system ends the process (`SIGBUS`).
 
 mod bell;
+mod claims;
 mod crew;
 mod memory;
 pub(super) mod pin;

@@ -146,7 +146,7 @@ impl Draft {
             label: kernel.to_owned(),
             kernel: KernelId(index as u32),
             arguments: arguments.iter().map(find).collect(),
-            grid: Grid { count, per: 1, rows_per_block: 1, columns: 1 },
+            grid: Grid { count, per: 1, rows_per_block: 1, columns: 1, run: 1 },
             waits: waits.iter().copied().map(StepId).collect(),
             cost: Cost { row_bytes: 64, row_operations: 64, ..Cost::default() },
         });

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a waiting thread stays awake.
-const AWAKE: Duration = Duration::from_micros(20);
+/// How long a waiting thread stays awake: to fall asleep and be woken takes some tens of
+/// microseconds, and threads that share a step end it closer to each other than this.
+const AWAKE: Duration = Duration::from_micros(200);
 /// Looks at the condition between two looks at the clock.
 const LOOKS: u32 = 64;
 

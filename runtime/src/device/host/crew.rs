@@ -1,8 +1,8 @@
 //! The threads of the host device: each walks all steps of a call, in order, and does its share.
 //!
-//! Step `s` starts when the counters of the steps it waits for are full. Thread `j` of `T` takes
-//! the items `items·j/T .. items·(j+1)/T` of every step, so who computes what depends on nothing
-//! but the counts; items are independent of each other, so results do not even depend on `T`.
+//! Step `s` starts when the counters of the steps it waits for are full. Who computes which of its
+//! items is decided by [`Claims`]; items are independent of each other, so results depend neither
+//! on that nor on the number of threads.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use sail_ir::id::{BufferId, Id};
 use sail_ir::plan::{Count, Grid};
 
 use super::bell::Bell;
+use super::claims::{self, Claims};
 use super::memory::{Memory, plain};
 use super::pin;
 use super::table::{FunctionTable, Regions, Table};
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     workspaces: Vec<Memory>,
     /// The call being carried out.
     call: SharedCall,
+    claims: Claims,
     /// Items done of each step.
     done: Vec<Counter>,
     /// Counts calls; a new value starts one.
@@ -92,6 +94,7 @@ impl Crew {
             regions,
             workspaces,
             call: SharedCall::default(),
+            claims: Claims::new(max_steps, count),
             done: (0..max_steps).map(|_| Counter::default()).collect(),
             begun: AtomicU64::new(0),
             working: AtomicU32::new(narrow(count)),
@@ -181,6 +184,7 @@ impl Crew {
             for counter in &shared.done {
                 counter.0.store(0, Ordering::SeqCst);
             }
+            shared.claims.reset();
         }
         shared.call.store(call, &launches);
         shared.given_up.store(false, Ordering::SeqCst);
@@ -248,12 +252,17 @@ impl SharedCall {
     }
 
     fn items(&self, grid: &Grid) -> u64 {
-        let index = match grid.count {
+        grid.items(self.count(grid.count))
+    }
+
+    /// How many there are in this call.
+    fn count(&self, count: Count) -> u32 {
+        let index = match count {
             Count::Tokens => 0,
             Count::Images => 1,
             Count::Outputs => 2,
         };
-        grid.items(self.counts[index].load(Ordering::Relaxed))
+        self.counts[index].load(Ordering::Relaxed)
     }
 }
 
@@ -300,7 +309,7 @@ impl Shared {
         }
     }
 
-    /// Do this thread's share of a step; `false` when the call is given up.
+    /// Do this thread's part of a step; `false` when the call is given up.
     fn step(
         &self,
         thread: usize,
@@ -309,37 +318,42 @@ impl Shared {
         index: usize,
     ) -> bool {
         let row = &function.steps[index];
-        let items = self.call.items(&row.grid);
-        let share = share(items, thread, self.workspaces.len());
-        if share[0] == share[1] {
-            if let Some(times) = &self.times {
-                times.note(thread, index, [0, 0]);
-            }
-            return true;
-        }
-        if !row.waits.iter().all(|wait| self.await_step(function, *wait)) {
+        let rows = self.call.count(row.grid.count);
+        let (items, least) = (row.grid.items(rows), row.grid.least_items(rows));
+        let step = claims::Step { index, items, least };
+        let next = || self.claims.own(step, thread).or_else(|| self.claims.others(step, thread));
+        let mut range = next();
+        if range.is_some() && !row.waits.iter().all(|wait| self.await_step(function, *wait)) {
             return false;
         }
-        let start = self.times.as_ref().map(Times::now);
-        // SAFETY: the entry is a kernel of this artifact and takes these pointers (`Plan::verify`:
-        // called right), which lead to memory that the plan proved large enough for this class
-        // (inside) and that `Crew` owns; steps which touch the same bytes are ordered by the waits
-        // above (disjoint). The workspace is this thread's own and large enough by the layout.
-        unsafe {
-            (row.kernel)(
-                pointers[row.arguments..].as_ptr(),
-                self.regions.control.start().cast(),
-                share[0],
-                share[1],
-                self.workspaces[thread].start(),
-            );
+        let mut span = [0, 0];
+        while let Some([first, end]) = range {
+            let start = self.times.as_ref().map(Times::now);
+            // SAFETY: the entry is a kernel of this artifact and takes these pointers
+            // (`Plan::verify`: called right), which lead to memory that the plan proved large enough
+            // for this class (inside) and that `Crew` owns; steps which touch the same bytes are
+            // ordered by the waits above (disjoint). The workspace is this thread's own and large
+            // enough by the layout.
+            unsafe {
+                (row.kernel)(
+                    pointers[row.arguments..].as_ptr(),
+                    self.regions.control.start().cast(),
+                    first,
+                    end,
+                    self.workspaces[thread].start(),
+                );
+            }
+            if let (Some(times), Some(start)) = (&self.times, start) {
+                span = [if span[1] == 0 { start } else { span[0] }, times.now()];
+            }
+            let before = self.done[index].0.fetch_add(end - first, Ordering::SeqCst);
+            if before + (end - first) == items {
+                self.progress.ring();
+            }
+            range = next();
         }
-        if let (Some(times), Some(start)) = (&self.times, start) {
-            times.note(thread, index, [start, times.now()]);
-        }
-        let before = self.done[index].0.fetch_add(share[1] - share[0], Ordering::SeqCst);
-        if before + share[1] - share[0] == items {
-            self.progress.ring();
+        if let Some(times) = &self.times {
+            times.note(thread, index, span);
         }
         true
     }
@@ -384,29 +398,4 @@ impl Times {
 
 fn narrow(threads: usize) -> u32 {
     u32::try_from(threads).expect("fewer than 2^32 threads")
-}
-
-/// First item and one past the last of thread `thread` of `threads`.
-fn share(items: u64, thread: usize, threads: usize) -> [u64; 2] {
-    let (thread, threads) = (thread as u128, threads as u128);
-    [thread, thread + 1].map(|index| {
-        u64::try_from(u128::from(items) * index / threads).expect("a share is at most the whole")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_cover_all_items_once_whatever_the_number_of_threads() {
-        for items in [0, 1, 2, 7, 1000, u64::MAX] {
-            for threads in [1, 2, 3, 16] {
-                let shares: Vec<_> = (0..threads).map(|j| share(items, j, threads)).collect();
-                assert_eq!(shares[0][0], 0);
-                assert_eq!(shares[threads - 1][1], items);
-                assert!(shares.windows(2).all(|pair| pair[0][1] == pair[1][0]));
-            }
-        }
-    }
 }
