@@ -12,7 +12,7 @@ mod trace;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sail_ir::Help;
 
-use crate::{DeviceKind, Options};
+use crate::{DeviceKind, Options, WeightsMemory};
 
 /// Why a command ends without its result.
 pub type Failure = Box<dyn Help>;
@@ -60,6 +60,15 @@ pub(crate) struct Machine {
     /// Positions of the conversation, pictures included.
     #[arg(long, value_name = "N")]
     context: Option<u32>,
+    /// Where weights are: in the file's pages, or copied to large ones, which are read faster.
+    #[arg(long, value_enum, value_name = "M", default_value = "map")]
+    weights_memory: Weights,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Weights {
+    Map,
+    Huge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -77,6 +86,10 @@ impl Machine {
             },
             threads: self.threads.map(usize::from),
             context: self.context,
+            weights: match self.weights_memory {
+                Weights::Map => WeightsMemory::Map,
+                Weights::Huge => WeightsMemory::Huge,
+            },
             slots: 1,
             ..Options::default()
         }

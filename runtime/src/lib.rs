@@ -17,5 +17,5 @@ pub mod trace;
 mod fixtures;
 
 pub use error::{ContextError, RunError};
-pub use program::{DeviceKind, Options, Program};
+pub use program::{DeviceKind, Options, Program, WeightsMemory};
 pub use session::{Answer, End, Event, Input, Picture, Request, Session};

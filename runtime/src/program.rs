@@ -13,6 +13,7 @@ use sail_ir::artifact::{self, Artifact, ArtifactError, Machine, Manifest};
 use sail_ir::plan::Plan;
 
 use crate::RunError;
+pub use crate::device::host::WeightsMemory;
 use crate::device::{Capacity, Device, DeviceError, Layout, host, null};
 use crate::execute::{Done, Engine};
 use crate::image;
@@ -42,6 +43,8 @@ pub struct Options {
     pub taps: bool,
     /// Whether to take the time of every step.
     pub times: bool,
+    /// Where the weights are while the program runs.
+    pub weights: WeightsMemory,
     /// Hash the weights before the first work instead of beside it.
     pub verify_first: bool,
 }
@@ -87,11 +90,17 @@ impl Program {
         let manifest = artifact.manifest();
         let text = Text::new(artifact.tokenizer(), &manifest.prompt).map_err(RunError::Text)?;
         let plan = manifest.plan.clone();
-        let (layout, threads) = plan_memory(&plan, options, &file)?;
+        let copied = match options.weights {
+            WeightsMemory::Map => 0,
+            WeightsMemory::Huge => artifact.weights().bytes,
+        };
+        let (layout, threads) = plan_memory(&plan, options, copied, &file)?;
         check_sizes(manifest, &layout, &file)?;
         let context = layout.capacity.context;
         let device: Box<dyn Device> = match options.device {
-            DeviceKind::Host => Box::new(host::Host::new(&artifact, &layout, threads)?),
+            DeviceKind::Host => {
+                Box::new(host::Host::new(&artifact, &layout, threads, options.weights)?)
+            }
             DeviceKind::Null => Box::new(null::Null::new(&plan, &layout)),
         };
         Ok(Self {
@@ -197,8 +206,14 @@ impl Program {
     }
 }
 
-/// Sizes for the options, within the artifact's and the machine's.
-fn plan_memory(plan: &Plan, options: &Options, file: &str) -> Result<(Layout, usize), RunError> {
+/// Sizes for the options, within the artifact's and the machine's; `copied` bytes of weights come
+/// on top.
+fn plan_memory(
+    plan: &Plan,
+    options: &Options,
+    copied: u64,
+    file: &str,
+) -> Result<(Layout, usize), RunError> {
     let most = plan.cache.max_positions;
     let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(most));
     let unfit = |what: String, hint: Option<&str>| {
@@ -221,9 +236,10 @@ fn plan_memory(plan: &Plan, options: &Options, file: &str) -> Result<(Layout, us
     let capacity =
         Capacity { slots: options.slots.max(1), context, taps: options.taps, times: options.times };
     let threads = options.threads.unwrap_or_else(host::processors).max(1);
-    let sized = Layout::new(plan, capacity)
-        .and_then(|layout| layout.total_bytes(threads as u64).map(|bytes| (layout, bytes)));
-    let Some((layout, bytes)) = sized else {
+    let sized = Layout::new(plan, capacity).and_then(|layout| {
+        Some((layout.total_bytes(threads as u64)?.checked_add(copied)?, layout))
+    });
+    let Some((bytes, layout)) = sized else {
         return Err(unfit("the artifact's sizes are beyond this machine".to_owned(), None));
     };
     match memory_bytes() {

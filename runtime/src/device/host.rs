@@ -6,8 +6,8 @@
 //! crew     threads that walk the steps of a call; bell: how they wait for each other
 //! ```
 //!
-//! The weights stay in the file's own pages, shared with every other process that runs it. When
-//! somebody shortens the file while it runs, the system ends the process (`SIGBUS`).
+//! The weights stay in the file's own pages, shared with every other process that runs it, or are
+//! copied ([`WeightsMemory`]).
 
 mod bell;
 mod claims;
@@ -15,6 +15,7 @@ mod crew;
 mod memory;
 pub(super) mod pin;
 mod table;
+mod weights;
 
 use std::ops::Range;
 use std::slice;
@@ -26,9 +27,11 @@ use sail_ir::id::BufferId;
 
 use super::{Call, Device, DeviceError, Layout, StepTime};
 use crew::Crew;
+use memory::Code;
 pub(super) use memory::Memory;
-use memory::{Code, plain};
-use table::{Regions, Table, Weights};
+use table::{Regions, Table};
+use weights::Weights;
+pub use weights::WeightsMemory;
 
 /// Processors that this process may use; the default number of threads.
 #[must_use]
@@ -52,15 +55,21 @@ impl Host {
     /// first call.
     ///
     /// Refuses what the system refuses: memory, executable pages, threads.
-    pub fn new(artifact: &Artifact, layout: &Layout, threads: usize) -> Result<Self, DeviceError> {
+    pub fn new(
+        artifact: &Artifact,
+        layout: &Layout,
+        threads: usize,
+        weights: WeightsMemory,
+    ) -> Result<Self, DeviceError> {
         let manifest = artifact.manifest();
         let section = manifest
             .section(SectionKind::Code)
             .expect("broken invariant `artifact.code`: opened without a section of code");
         let code = Code::new(artifact.code(), &section.blake3)?;
-        let regions = regions(artifact, layout)?;
-        let table = Table::new(&manifest.plan, layout, &code, &regions);
         let threads = threads.max(1);
+        let weights = Weights::new(artifact, weights, threads)?;
+        let regions = regions(weights, layout)?;
+        let table = Table::new(&manifest.plan, layout, &code, &regions);
         let workspaces = (0..threads)
             .map(|_| Memory::new("the workspaces", layout.workspace_bytes))
             .collect::<Result<_, _>>()?;
@@ -71,7 +80,7 @@ impl Host {
     }
 }
 
-fn regions(artifact: &Artifact, layout: &Layout) -> Result<Regions, DeviceError> {
+fn regions(weights: Weights, layout: &Layout) -> Result<Regions, DeviceError> {
     let bf16s = |what, row: u64, rows: u32| {
         let bytes = row.checked_mul(u64::from(rows)).and_then(|values| values.checked_mul(2));
         Memory::new(what, bytes.unwrap_or(u64::MAX))
@@ -80,7 +89,7 @@ fn regions(artifact: &Artifact, layout: &Layout) -> Result<Regions, DeviceError>
     let layers = (0..layout.layers).map(|_| Memory::new("the cache", layout.layer_bytes));
     let taps = layout.taps.iter().map(|(_, bytes)| Memory::new("taps", *bytes));
     Ok(Regions {
-        weights: weights(artifact)?,
+        weights,
         arena: Memory::new("the arena", layout.arena_bytes)?,
         control: Memory::new("the control block", 4 * layout.control.words as u64)?,
         pixels: bf16s("pictures", layout.tile_values, layout.max_images)?,
@@ -90,21 +99,6 @@ fn regions(artifact: &Artifact, layout: &Layout) -> Result<Regions, DeviceError>
         layers: layers.collect::<Result<_, _>>()?,
         taps: taps.collect::<Result<_, _>>()?,
     })
-}
-
-fn weights(artifact: &Artifact) -> Result<Weights, DeviceError> {
-    let section = artifact.weights();
-    let refuse = |because: String| DeviceError::Map { because };
-    let length = usize::try_from(section.bytes).map_err(|_| refuse("no such size".to_owned()))?;
-    let mut options = memmap2::MmapOptions::new();
-    options.offset(section.offset).len(length);
-    // SAFETY: the mapping is read only. Other programs may change the file while it is mapped; the
-    // bytes are only numbers to kernels, so that changes answers, not control flow.
-    let map = unsafe { options.map(artifact.file()) };
-    let map = map.map_err(|error| refuse(plain(&error)))?;
-    // Advice; the mapping works without it.
-    let _ = map.advise(memmap2::Advice::WillNeed);
-    Ok(Weights(map))
 }
 
 impl Device for Host {

@@ -108,6 +108,8 @@ unsafe impl Plain for half::bf16 {}
 unsafe impl Plain for f32 {}
 // SAFETY: any 32 bits are one.
 unsafe impl Plain for u32 {}
+// SAFETY: any 8 bits are one.
+unsafe impl Plain for u8 {}
 
 /// Machine code, readable and executable, never writable again.
 pub(super) struct Code {

@@ -5,6 +5,7 @@ use sail_ir::id::Id;
 use sail_ir::plan::{Affine, Buffer, Count, Grid, Place, Plan, Port};
 
 use super::memory::{Code, Memory};
+use super::weights::Weights;
 use crate::device::Layout;
 
 /// The kernels' calling convention: pointers, control block, first item, one past the last item,
@@ -76,17 +77,6 @@ pub(super) struct Regions {
     /// The pool of each layer.
     pub layers: Vec<Memory>,
     pub taps: Vec<Memory>,
-}
-
-/// The artifact's weights as they lie in the file, read only.
-pub(super) struct Weights(pub memmap2::Mmap);
-
-impl Weights {
-    fn at(&self, offset: u64) -> *mut u8 {
-        let offset = usize::try_from(offset).expect("broken invariant `weights.inside`: offset");
-        // Kernels take one kind of pointer; the plan's rules keep them from writing through this.
-        std::ptr::from_ref(&self.0[offset]).cast_mut()
-    }
 }
 
 impl Table {
