@@ -259,6 +259,12 @@ pub const CODES: &[Code] = &[
     ),
     row("SC0408", "the check was cancelled", 130, "Hashing the weights was interrupted."),
     row(
+        "SC0409",
+        "no place for a file",
+        1,
+        "A device, a pipe or a socket has the name that was given; an artifact is a file of its own and would replace it.",
+    ),
+    row(
         "SC0410",
         "this machine cannot run the artifact",
         4,
