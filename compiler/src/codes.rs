@@ -177,6 +177,12 @@ pub const CODES: &[Code] = &[
         3,
         "The ids in `config.json` leave no room for a byte tokenizer; pass `--tokenizer`.",
     ),
+    row(
+        "SC0235",
+        "writing was interrupted",
+        130,
+        "A signal ended the writing of a checkpoint; nothing is left behind.",
+    ),
     row("SC0301", "unknown target", 2, "See `--target` in `sailc compile --help`."),
     row("SC0302", "no target for this machine", 4, "The CPU lacks features of the lowest target."),
     row("SC0303", "unknown scheme", 2, "See `--quant` in `sailc compile --help`."),
@@ -188,6 +194,12 @@ pub const CODES: &[Code] = &[
         "`--context` must be between 1 and what the model was made for.",
     ),
     row("SC0308", "a text cannot be read", 3, "A file that the artifact carries cannot be read."),
+    row(
+        "SC0309",
+        "the compile was interrupted",
+        130,
+        "A signal ended the compile; what stood under the name of the artifact is as it was.",
+    ),
     row("SC0310", "no kernel for an op", 3, "The target has no template for an op of this model."),
     row("SC0311", "too large for the format", 3, "A size does not fit the file format."),
     row(

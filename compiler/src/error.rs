@@ -29,6 +29,8 @@ pub enum CompileError {
     Context { asked: u32, most: u64 },
     /// `verify` found a stage or tokens too far from the reference.
     Beyond { case: String, stage: Option<String>, file: String },
+    /// Somebody asked for the compile to stop.
+    Interrupted,
     /// A plan of ours breaks its own rules.
     Plan { because: String },
     /// A file the artifact carries cannot be read.
@@ -66,6 +68,9 @@ impl fmt::Display for CompileError {
                 });
                 write!(f, "case {case} lies beyond its bound: {what}\n  in `{file}`")
             }
+            Self::Interrupted => {
+                write!(f, "interrupted\n  because a signal came; no artifact was written")
+            }
             Self::Plan { because } => {
                 write!(f, "the plan is not sound\n  because {because}")
             }
@@ -88,6 +93,7 @@ impl Help for CompileError {
             Self::NoExplanation { .. } => "SC0304",
             Self::Context { .. } => "SC0305",
             Self::Read { .. } => "SC0308",
+            Self::Interrupted => "SC0309",
             Self::Plan { .. } => "SC0312",
             Self::Beyond { .. } => "SC0702",
         }
@@ -112,6 +118,7 @@ impl Help for CompileError {
         match self {
             Self::NoTemplate { .. } | Self::TooLarge { .. } | Self::Read { .. } => 3,
             Self::OldHost => 4,
+            Self::Interrupted => 130,
             Self::Plan { .. } => 101,
             Self::Beyond { .. } => 5,
             _ => 2,

@@ -1,5 +1,6 @@
 //! The whole compiler, in the order it runs. Start reading here.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use sail_ir::id::{Id, KernelId};
@@ -16,15 +17,15 @@ use crate::{dialect, import, link, manifest, plan};
 ///
 /// Reads tensor bytes only in the last step, some panels at a time: memory stays at some megabytes
 /// above the mapped checkpoint, whatever the size of the model. `progress` is told the bytes of
-/// weights written so far, and of all.
+/// weights written so far, and of all, and says whether to go on.
 ///
 /// Refuses what [`sail_models::open`] refuses, options the model has no room for, and what the file
-/// system refuses; `output` is then as it was.
+/// system refuses; `output` is then as it was, and so it is when `progress` says to stop.
 pub fn compile(
     dir: &Path,
     options: &Options,
     output: &Path,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Report, Failure> {
     let model = sail_models::open(dir, options.weights).map_err(boxed)?; // checked files
     let context = dialect::context();

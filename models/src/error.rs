@@ -68,6 +68,8 @@ pub enum ModelError {
     Exists { path: PathBuf },
     /// The checkpoint to be written cannot be.
     Write { path: PathBuf, because: String },
+    /// Somebody asked for the writing to stop.
+    Interrupted,
     /// The ids that `config.json` gives do not leave room for a tokenizer of bytes.
     NoRoomForTokenizer { because: String },
 }
@@ -220,6 +222,9 @@ impl ModelError {
             Self::Write { path, because } => {
                 write!(f, "cannot write `{}`\n  because {because}", path.display())
             }
+            Self::Interrupted => {
+                write!(f, "interrupted\n  because a signal came; nothing was written")
+            }
             Self::NoRoomForTokenizer { because } => write!(
                 f,
                 "no room for a tokenizer of single bytes\n  in `config.json`\n  because {because}"
@@ -264,6 +269,7 @@ impl Help for ModelError {
             Self::Exists { .. } => "SC0232",
             Self::Write { .. } => "SC0233",
             Self::NoRoomForTokenizer { .. } => "SC0234",
+            Self::Interrupted => "SC0235",
         }
     }
 
@@ -309,6 +315,7 @@ impl Help for ModelError {
         match self {
             Self::WeightSource { .. } | Self::UnknownSize { .. } => 2,
             Self::Exists { .. } | Self::Write { .. } => 1,
+            Self::Interrupted => 130,
             _ => 3,
         }
     }

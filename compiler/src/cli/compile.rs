@@ -99,12 +99,9 @@ impl Compile {
             return Ok(());
         }
         let output = self.output.as_ref().expect("clap requires it here");
-        let bar = progress::bytes("weights");
-        let report = pipeline::compile(&self.checkpoint, &options, output, &mut |done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
+        let report = progress::writing("weights", |progress| {
+            pipeline::compile(&self.checkpoint, &options, output, progress)
         })?;
-        bar.finish_and_clear();
         self.print(&options, &report, start.elapsed().as_secs_f64());
         Ok(())
     }

@@ -48,14 +48,9 @@ impl Synth {
             shards: self.shards,
             tokenizer: self.tokenizer.as_deref(),
         };
-        let bar = progress::bytes("writing");
-        let written = request
-            .write(&self.output, &mut |done, all| {
-                bar.set_length(all);
-                bar.set_position(done);
-            })
-            .map_err(boxed)?;
-        bar.finish_and_clear();
+        let written =
+            progress::writing("writing", |progress| request.write(&self.output, progress))
+                .map_err(boxed)?;
         if self.json {
             println!(
                 "{}",
