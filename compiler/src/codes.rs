@@ -48,6 +48,12 @@ pub const CODES: &[Code] = &[
         "The artifact has other functions; the hint lists them.",
     ),
     row(
+        "SC0114",
+        "the result cannot be written",
+        1,
+        "The system did not take what was written to standard output; a full disk makes it exit status 7.",
+    ),
+    row(
         "SC0201",
         "a file cannot be read",
         3,

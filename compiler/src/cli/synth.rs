@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sail_ir::output;
 use sail_models::synth;
 
 use super::progress;
@@ -51,20 +52,20 @@ impl Synth {
         let written =
             progress::writing("writing", |progress| request.write(&self.output, progress))
                 .map_err(boxed)?;
-        if self.json {
-            println!(
-                "{}",
+        let text = if self.json {
+            format!(
+                "{}\n",
                 serde_json::json!({"schema": "sailc.synth/1", "shards": written.shards, "tensors": written.tensors, "bytes": written.bytes})
-            );
+            )
         } else {
-            println!(
-                "wrote {} tensors, {} bytes, {} files to `{}`",
+            format!(
+                "wrote {} tensors, {} bytes, {} files to `{}`\n",
                 written.tensors,
                 written.bytes,
                 written.shards.len(),
                 self.output.display()
-            );
-        }
-        Ok(())
+            )
+        };
+        output::put(&text).map_err(boxed)
     }
 }
