@@ -1,6 +1,7 @@
 //! Why a compile stops, in words the person who asked can act on.
 
 use std::fmt;
+use std::io;
 
 use sail_ir::Help;
 
@@ -10,6 +11,12 @@ pub type Failure = Box<dyn Help>;
 /// For `map_err`.
 pub fn boxed(error: impl Help + 'static) -> Failure {
     Box::new(error)
+}
+
+/// The system's words without their number.
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// Everything that can go wrong after the checkpoint was accepted.

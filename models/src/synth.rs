@@ -339,6 +339,18 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_has_its_exit_code_and_hint() {
+        let error = ModelError::write(Path::new("out"), &std::io::ErrorKind::StorageFull.into());
+        assert_eq!(error.exit_code(), 7);
+        expect![[r#"
+            error[SC0233]: cannot write `out`
+              because the disk is full
+
+            hint: free some space, or write to another disk with `-o`"#]]
+        .assert_eq(&sail_ir::help::report(&error));
+    }
+
+    #[test]
     fn an_unknown_size_is_refused() {
         expect![[r#"
             model size `4b` is not known

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use sail_ir::artifact::Machine;
 use sail_ir::{Scheme, Target, output};
 use sail_models::WeightSource;
@@ -35,8 +35,8 @@ pub struct Compile {
     #[arg(long)]
     context: Option<u32>,
     /// Threads that pack weights and generate code.
-    #[arg(long)]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Print a stage and stop.
     #[arg(long, value_enum)]
     emit: Option<Emit>,
@@ -123,7 +123,7 @@ impl Compile {
         if let Some(other) = self.explain.as_ref().filter(|pass| *pass != "fuse") {
             return Err(boxed(CompileError::NoExplanation { pass: other.clone() }));
         }
-        let threads = self.threads.unwrap_or_else(|| {
+        let threads = self.threads.map(usize::from).unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         });
         Ok(Options {

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, value_parser};
 use sail_ir::output;
 use sail_models::synth;
 
 use super::progress;
-use crate::error::{CompileError, Failure, boxed};
+use crate::error::{CompileError, Failure, boxed, plain};
 
 /// Write a random checkpoint of a published size in the published layout.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub struct Synth {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Number of weight files; by default as many as files of 5 GB take.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     shards: Option<u64>,
     /// A `tokenizer.json` to copy; by default one is made that knows single bytes.
     #[arg(long)]
@@ -37,7 +37,7 @@ impl Synth {
         let given;
         let config = if self.size.ends_with(".json") {
             given = std::fs::read_to_string(&self.size).map_err(|error| {
-                boxed(CompileError::Read { path: self.size.clone(), because: error.to_string() })
+                boxed(CompileError::Read { path: self.size.clone(), because: plain(&error) })
             })?;
             given.as_str()
         } else {

@@ -23,7 +23,7 @@ pub struct Verify {
     #[arg(long)]
     route_from_golden: bool,
     /// All processors this process may use by default.
-    #[arg(long, value_parser = value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print JSON.
     #[arg(long)]

@@ -54,6 +54,9 @@ impl<'r> Asker<'r> {
         let request = self.request(program, input, &pictures);
         if let (Some(pattern), Some(folder)) = (&self.run.inside.tap, &self.run.inside.tap_out) {
             let (tensors, _) = session.inside(&request, &Pattern::new(pattern)).map_err(boxed)?;
+            if tensors.is_empty() {
+                return Err(boxed(CommandError::NoTap { pattern: pattern.clone() }));
+            }
             taps::write_npy(folder, &tensors)
                 .map_err(|error| boxed(CommandError::io("write to", folder, &error)))?;
         }
