@@ -48,6 +48,18 @@ pub const CODES: &[Code] = &[
         "The artifact has other functions; the hint lists them.",
     ),
     row(
+        "SC0114",
+        "the result cannot be written",
+        1,
+        "The system did not take what was written to standard output; a full disk makes it exit status 7.",
+    ),
+    row(
+        "SC0115",
+        "no such value",
+        2,
+        "No value of the model has a name that the pattern of `--tap` fits.",
+    ),
+    row(
         "SC0201",
         "a file cannot be read",
         3,
@@ -169,13 +181,19 @@ pub const CODES: &[Code] = &[
         "SC0233",
         "a checkpoint cannot be written",
         1,
-        "The file system refused; nothing is left behind.",
+        "The file system refused; a full disk makes it exit status 7. Nothing is left behind.",
     ),
     row(
         "SC0234",
         "no room for a tokenizer",
         3,
         "The ids in `config.json` leave no room for a byte tokenizer; pass `--tokenizer`.",
+    ),
+    row(
+        "SC0235",
+        "writing was interrupted",
+        130,
+        "A signal ended the writing of a checkpoint; nothing is left behind.",
     ),
     row("SC0301", "unknown target", 2, "See `--target` in `sailc compile --help`."),
     row("SC0302", "no target for this machine", 4, "The CPU lacks features of the lowest target."),
@@ -188,6 +206,12 @@ pub const CODES: &[Code] = &[
         "`--context` must be between 1 and what the model was made for.",
     ),
     row("SC0308", "a text cannot be read", 3, "A file that the artifact carries cannot be read."),
+    row(
+        "SC0309",
+        "the compile was interrupted",
+        130,
+        "A signal ended the compile; what stood under the name of the artifact is as it was.",
+    ),
     row("SC0310", "no kernel for an op", 3, "The target has no template for an op of this model."),
     row("SC0311", "too large for the format", 3, "A size does not fit the file format."),
     row(
@@ -230,7 +254,7 @@ pub const CODES: &[Code] = &[
         "SC0401",
         "an artifact cannot be read or written",
         1,
-        "The file system refused. When writing, nothing is left under the final name.",
+        "The file system refused; a full disk makes it exit status 7. When writing, nothing is left under the final name.",
     ),
     row(
         "SC0402",
@@ -247,9 +271,9 @@ pub const CODES: &[Code] = &[
     ),
     row(
         "SC0405",
-        "a length beyond the file",
+        "an artifact that is too long",
         6,
-        "A length in the file leads beyond its end: it is damaged.",
+        "The file goes on after the end that its own header gives; copy it again.",
     ),
     row(
         "SC0406",
@@ -260,10 +284,16 @@ pub const CODES: &[Code] = &[
     row(
         "SC0407",
         "an artifact's manifest is malformed",
-        6,
+        4,
         "The manifest or the plan breaks the format's rules.",
     ),
     row("SC0408", "the check was cancelled", 130, "Hashing the weights was interrupted."),
+    row(
+        "SC0409",
+        "no place for a file",
+        1,
+        "A device, a pipe or a socket has the name that was given; an artifact is a file of its own and would replace it.",
+    ),
     row(
         "SC0410",
         "this machine cannot run the artifact",
@@ -291,7 +321,7 @@ pub const CODES: &[Code] = &[
     row(
         "SC0508",
         "a tiling that makes no sense",
-        3,
+        4,
         "The artifact's numbers for cutting pictures contradict each other.",
     ),
     row(
@@ -435,6 +465,40 @@ mod tests {
         found.remove("SC0999"); // a test's own
         let known: BTreeSet<String> = CODES.iter().map(|row| row.code.to_owned()).collect();
         assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+
+    #[test]
+    fn the_table_says_the_exit_status_that_errors_have() {
+        use sail_ir::Help;
+        use sail_ir::artifact::ArtifactError;
+        use sail_runtime::RunError;
+        use sail_runtime::device::DeviceError;
+        use sail_runtime::image::ImageError;
+
+        let text = String::new;
+        let errors: Vec<Box<dyn Help>> = vec![
+            Box::new(ArtifactError::NoFile { path: text() }),
+            Box::new(ArtifactError::Empty),
+            Box::new(ArtifactError::Foreign),
+            Box::new(ArtifactError::Format { found: 0 }),
+            Box::new(ArtifactError::TooLong { found: 2, expected: 1 }),
+            Box::new(ArtifactError::Damaged { part: text() }),
+            Box::new(ArtifactError::Malformed { part: text(), because: text() }),
+            Box::new(ArtifactError::Cancelled),
+            Box::new(DeviceError::Map { because: text() }),
+            Box::new(DeviceError::Unsound { what: text() }),
+            Box::new(DeviceError::Interrupted),
+            Box::new(ImageError::Tiling { what: text() }),
+            Box::new(RunError::Busy),
+            Box::new(RunError::Taps),
+            Box::new(sail_models::ModelError::Interrupted),
+            Box::new(crate::error::CompileError::Interrupted),
+            Box::new(crate::error::CompileError::OldHost),
+        ];
+        for error in errors {
+            let row = CODES.iter().find(|row| row.code == error.code()).unwrap();
+            assert_eq!(row.exit, error.exit_code(), "{}", row.code);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a compile stops, in words the person who asked can act on.
 
 use std::fmt;
+use std::io;
 
 use sail_ir::{Help, Scheme};
 
@@ -10,6 +11,12 @@ pub type Failure = Box<dyn Help>;
 /// For `map_err`.
 pub fn boxed(error: impl Help + 'static) -> Failure {
     Box::new(error)
+}
+
+/// The system's words without their number.
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// Everything that can go wrong after the checkpoint was accepted.
@@ -29,6 +36,8 @@ pub enum CompileError {
     Context { asked: u32, most: u64 },
     /// `verify` found a stage or tokens too far from the reference.
     Beyond { case: String, stage: Option<String>, file: String },
+    /// Somebody asked for the compile to stop.
+    Interrupted,
     /// A plan of ours breaks its own rules.
     Plan { because: String },
     /// A weight holds a value that its scheme cannot.
@@ -68,6 +77,9 @@ impl fmt::Display for CompileError {
                 });
                 write!(f, "case {case} lies beyond its bound: {what}\n  in `{file}`")
             }
+            Self::Interrupted => {
+                write!(f, "interrupted\n  because a signal came; no artifact was written")
+            }
             Self::Plan { because } => {
                 write!(f, "the plan is not sound\n  because {because}")
             }
@@ -94,6 +106,7 @@ impl Help for CompileError {
             Self::NoExplanation { .. } => "SC0304",
             Self::Context { .. } => "SC0305",
             Self::Read { .. } => "SC0308",
+            Self::Interrupted => "SC0309",
             Self::Plan { .. } => "SC0312",
             Self::NotFinite { .. } => "SC0315",
             Self::Beyond { .. } => "SC0702",
@@ -125,6 +138,7 @@ impl Help for CompileError {
             | Self::NotFinite { .. }
             | Self::Read { .. } => 3,
             Self::OldHost => 4,
+            Self::Interrupted => 130,
             Self::Plan { .. } => 101,
             Self::Beyond { .. } => 5,
             _ => 2,

@@ -14,9 +14,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::bf16;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use sail_ir::Help;
 
+use crate::error::plain;
 pub use judge::{Observed, Rule, Verdict, judge};
 
 /// A golden file, read whole.
@@ -67,9 +68,9 @@ impl Golden {
     /// Refuses what is no safetensors file, and one without any `CASE.ids`.
     pub fn open(path: &Path) -> Result<Self, GoldenError> {
         let refuse = |because: String| GoldenError { path: path.to_owned(), because };
-        let bytes = fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        let bytes = fs::read(path).map_err(|error| refuse(plain(&error)))?;
         let (header, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| refuse(error.to_string()))?;
+            SafeTensors::read_metadata(&bytes).map_err(|error| refuse(damage(&bytes, &error)))?;
         let start = header + 8;
         let entries = metadata.tensors().into_iter().map(|(name, info)| {
             let (first, end) = info.data_offsets;
@@ -193,6 +194,17 @@ impl<'g> Case<'g> {
     fn entry(&self, name: &str) -> Result<&'g Entry, GoldenError> {
         let missing = || self.golden.refuse(format!("it has no tensor `{}.{name}`", self.name));
         self.find(name).ok_or_else(missing)
+    }
+}
+
+/// What is wrong with a file that does not read as safetensors.
+fn damage(bytes: &[u8], error: &SafeTensorError) -> String {
+    match error {
+        _ if bytes.is_empty() => "it is empty".to_owned(),
+        SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength => {
+            format!("it has {} bytes, not those that its header says: it is cut short", bytes.len())
+        }
+        _ => "it is no safetensors file".to_owned(),
     }
 }
 

@@ -6,13 +6,14 @@
 mod ordered;
 mod pieces;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use sail_ir::artifact::{ArtifactWriter, Manifest, SectionKind};
 use sail_ir::id::Id;
 use sail_models::Model;
 
-use crate::error::{Failure, boxed};
+use crate::error::{CompileError, Failure, boxed};
 use crate::plan::weights::Source;
 use pieces::Piece;
 
@@ -27,15 +28,16 @@ pub struct Parts<'a> {
 
 /// Write the artifact to `path`; its size in bytes.
 ///
-/// `progress` is told the bytes of the weights section written so far, and of all of it.
+/// `progress` is told the bytes of the weights section written so far, and of all of it; it says
+/// whether to go on.
 ///
-/// Refuses what the file system refuses; nothing is left under `path` then.
+/// Refuses what the file system refuses, and gives up when told; nothing is left behind then.
 pub fn assemble(
     parts: &Parts<'_>,
     manifest: Manifest,
     path: &Path,
     threads: usize,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<u64, Failure> {
     let mut writer = ArtifactWriter::create(path).map_err(boxed)?;
     writer
@@ -64,8 +66,10 @@ pub fn assemble(
             assert_eq!(offset, planned, "broken invariant `link.offsets`: weight {}", piece.weight);
         }
         section.put(&bytes).map_err(boxed)?;
-        progress(section.position(), all);
-        Ok::<(), Failure>(())
+        match progress(section.position(), all) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(boxed(CompileError::Interrupted)),
+        }
     })?;
     section.finish().map_err(boxed)?;
     writer.finish(manifest).map_err(boxed)

@@ -10,7 +10,8 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", sail_ir::help::report(error.as_ref()));
+            let report = sail_ir::help::report(error.as_ref());
+            sail_ir::output::tell(&format!("{report}\n"));
             ExitCode::from(error.exit_code())
         }
     }

@@ -1,8 +1,10 @@
 //! The whole compiler, in the order it runs. Start reading here.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use sail_ir::id::{Id, KernelId};
+use sail_ir::output;
 use sail_models::Model;
 
 use crate::error::{CompileError, Failure, boxed};
@@ -12,19 +14,19 @@ use crate::plan::build::{self, Bounds, Draft};
 use crate::stage::{Fused, Graph, Kernels, Module, Packed};
 use crate::{dialect, import, link, manifest, plan};
 
-/// Compile the checkpoint in `dir` into the file `output`.
+/// Compile the checkpoint in `dir` into the file `artifact`.
 ///
 /// Reads tensor bytes only in the last step, some panels at a time: memory stays at some megabytes
 /// above the mapped checkpoint, whatever the size of the model. `progress` is told the bytes of
-/// weights written so far, and of all.
+/// weights written so far, and of all, and says whether to go on.
 ///
 /// Refuses what [`sail_models::open`] refuses, options the model has no room for, and what the file
-/// system refuses; `output` is then as it was.
+/// system refuses; `artifact` is then as it was, and so it is when `progress` says to stop.
 pub fn compile(
     dir: &Path,
     options: &Options,
-    output: &Path,
-    progress: &mut dyn FnMut(u64, u64),
+    artifact: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Report, Failure> {
     let model = sail_models::open(dir, options.weights).map_err(boxed)?; // checked files
     let context = dialect::context();
@@ -41,7 +43,7 @@ pub fn compile(
     let code = draft.emit(options)?; // machine code, each distinct kernel once
     let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model: &model };
     let manifest = manifest::manifest(&model, options, draft.plan.clone());
-    let bytes = link::assemble(&parts, manifest, output, options.threads, progress)?;
+    let bytes = link::assemble(&parts, manifest, artifact, options.threads, progress)?;
     Ok(Report::new(&draft, &code, bytes))
 }
 
@@ -101,11 +103,11 @@ fn settings(options: &Options, bounds: &Bounds) -> Settings {
 fn report_passes(passes: &Passes, options: &Options) {
     let watch = passes.watch();
     for (pass, text) in &watch.printed {
-        eprintln!("// after {pass}\n{text}");
+        output::tell(&format!("// after {pass}\n{text}\n"));
     }
     if options.timings {
         for (pass, time) in &watch.times {
-            eprintln!("{:>9.3} ms  pass {pass}", time.as_secs_f64() * 1e3);
+            output::tell(&format!("{:>9.3} ms  pass {pass}\n", time.as_secs_f64() * 1e3));
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod help;
 pub mod id;
 pub mod op;
 pub mod ops;
+pub mod output;
 pub mod plan;
 pub mod scheme;
 pub mod shape;

@@ -1,6 +1,7 @@
 //! Why a checkpoint cannot be compiled, in words its owner can act on.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ use sail_ir::Help;
 pub enum ModelError {
     /// A file or folder of the checkpoint cannot be read, or is larger than such a file can be.
     Read { path: PathBuf, because: String },
+    /// What should be the folder of a checkpoint is a file, or not there.
+    NoFolder { path: PathBuf, because: String },
     /// A file that should be JSON is not, or has another shape than its kind of file has.
     Json { file: String, because: String },
     /// A key that decides something is absent: the class defaults of the published code are not used.
@@ -67,7 +70,9 @@ pub enum ModelError {
     /// The folder to be written is there already.
     Exists { path: PathBuf },
     /// The checkpoint to be written cannot be.
-    Write { path: PathBuf, because: String },
+    Write { path: PathBuf, because: String, full: bool },
+    /// Somebody asked for the writing to stop.
+    Interrupted,
     /// The ids that `config.json` gives do not leave room for a tokenizer of bytes.
     NoRoomForTokenizer { because: String },
 }
@@ -84,8 +89,19 @@ impl ModelError {
         Self::Read { path: path.to_owned(), because: plain(error) }
     }
 
+    /// Refuses what is no folder.
+    pub(crate) fn unless_folder(path: &Path) -> Result<(), Self> {
+        let because = match fs::metadata(path) {
+            Ok(there) if there.is_dir() => return Ok(()),
+            Ok(_) => "it is no folder".to_owned(),
+            Err(error) => plain(&error),
+        };
+        Err(Self::NoFolder { path: path.to_owned(), because })
+    }
+
     pub(crate) fn write(path: &Path, error: &io::Error) -> Self {
-        Self::Write { path: path.to_owned(), because: plain(error) }
+        let full = error.kind() == io::ErrorKind::StorageFull;
+        Self::Write { path: path.to_owned(), because: plain(error), full }
     }
 }
 
@@ -120,6 +136,9 @@ impl fmt::Display for ModelError {
         match self {
             Self::Read { path, because } => {
                 write!(f, "cannot read `{}`\n  because {because}", path.display())
+            }
+            Self::NoFolder { path, because } => {
+                write!(f, "`{}` is no checkpoint\n  because {because}", path.display())
             }
             Self::Json { file, because } => {
                 write!(f, "`{file}` is not what it should be\n  because {because}")
@@ -217,8 +236,11 @@ impl ModelError {
                 write!(f, "model size {found} is not known\n  because `sailc` knows {known}")
             }
             Self::Exists { path } => write!(f, "`{}` exists and is not empty", path.display()),
-            Self::Write { path, because } => {
+            Self::Write { path, because, .. } => {
                 write!(f, "cannot write `{}`\n  because {because}", path.display())
+            }
+            Self::Interrupted => {
+                write!(f, "interrupted\n  because a signal came; nothing was written")
             }
             Self::NoRoomForTokenizer { because } => write!(
                 f,
@@ -239,7 +261,7 @@ fn and_others(others: usize) -> String {
 impl Help for ModelError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Read { .. } => "SC0201",
+            Self::Read { .. } | Self::NoFolder { .. } => "SC0201",
             Self::Json { .. } => "SC0202",
             Self::MissingKey { .. } => "SC0203",
             Self::KeyType { .. } => "SC0204",
@@ -264,12 +286,16 @@ impl Help for ModelError {
             Self::Exists { .. } => "SC0232",
             Self::Write { .. } => "SC0233",
             Self::NoRoomForTokenizer { .. } => "SC0234",
+            Self::Interrupted => "SC0235",
         }
     }
 
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Read { path, .. } => return hint_for_file(path),
+            Self::NoFolder { .. } => {
+                "name the folder of `config.json`; `sail inspect` shows a `.sail` file"
+            }
             Self::MissingKey { key, .. } => return Some(hint_for_missing_key(key)),
             Self::UnknownModel { .. } => {
                 "the four released SAIL-VL2 checkpoints have `model_type` `sailvl`"
@@ -300,6 +326,7 @@ impl Help for ModelError {
                 "save the checkpoint in bfloat16 first; nothing is rounded behind your back"
             }
             Self::Exists { .. } => "name a folder that does not exist yet",
+            Self::Write { full: true, .. } => "free some space, or write to another disk with `-o`",
             _ => return None,
         };
         Some(text.to_owned())
@@ -308,7 +335,9 @@ impl Help for ModelError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::WeightSource { .. } | Self::UnknownSize { .. } => 2,
+            Self::Write { full: true, .. } => 7,
             Self::Exists { .. } | Self::Write { .. } => 1,
+            Self::Interrupted => 130,
             _ => 3,
         }
     }

@@ -44,6 +44,7 @@ impl RawConfig {
     ///
     /// Refuses what is not there, is larger than such a file can be, or is not JSON.
     pub fn read(dir: &Path) -> Result<Self, ModelError> {
+        ModelError::unless_folder(dir)?;
         let tokenizer_text = read_text(&dir.join("tokenizer.json"), TOKENIZER_BYTES)?;
         let template = dir.join("chat_template.jinja");
         Ok(Self {

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use sail_ir::artifact::Tiling;
@@ -62,13 +63,14 @@ pub struct Written {
 impl Synth<'_> {
     /// Write the checkpoint to the folder `out`, under another name until it is complete.
     ///
-    /// `progress` is told the bytes of tensors written so far, and of all.
+    /// `progress` is told the bytes of tensors written so far, and of all; it says whether to go on.
     ///
     /// Refuses a folder that has something in it, and a config that [`crate::open`] would refuse.
+    /// Nothing is left behind by what was refused or given up.
     pub fn write(
         &self,
         out: &Path,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Written, ModelError> {
         if fs::read_dir(out).map_or(out.exists(), |mut entries| entries.next().is_some()) {
             return Err(ModelError::Exists { path: out.to_owned() });
@@ -89,7 +91,7 @@ impl Synth<'_> {
             let path = folder.path.join(&shard.name);
             let mut tell = |bytes| {
                 done += bytes;
-                progress(done, total);
+                progress(done, total)
             };
             write_shard(&path, shard, &weights, &mut tell)?;
         }
@@ -130,7 +132,7 @@ fn write_shard(
     path: &Path,
     shard: &WeightFile,
     weights: &RandomWeights,
-    tell: &mut dyn FnMut(u64),
+    tell: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<(), ModelError> {
     let refuse = |error| ModelError::write(path, &error);
     let mut file = File::create_new(path).map_err(refuse)?;
@@ -144,7 +146,9 @@ fn write_shard(
             weights.fill(&tensor.name, at / 2, chunk);
             file.write_all(chunk).map_err(refuse)?;
             at += bytes;
-            tell(bytes);
+            if tell(bytes).is_break() {
+                return Err(ModelError::Interrupted);
+            }
         }
     }
     file.sync_all().map_err(refuse)
@@ -203,8 +207,12 @@ impl Drop for Unfinished {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow::{Break, Continue};
+
     use expect_test::expect;
     use serde_json::json;
+
+    use sail_ir::Help;
 
     use super::*;
     use crate::testing::{config, edited, message};
@@ -227,8 +235,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let mut told = Vec::new();
+        let mut tell = |done, all| {
+            told.push((done, all));
+            Continue(())
+        };
         let config = config();
-        let written = order(&config).write(&out, &mut |done, all| told.push((done, all))).unwrap();
+        let written = order(&config).write(&out, &mut tell).unwrap();
         expect![[r#"
             Written {
                 shards: [
@@ -260,11 +272,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = (folder.path().join("first"), folder.path().join("second"));
         let config = config();
-        order(&config).write(&first, &mut |_, _| {}).unwrap();
+        order(&config).write(&first, &mut |_, _| Continue(())).unwrap();
         let tokenizer = first.join("tokenizer.json");
         crate::testing::rewrite(&tokenizer, |text| text + "\n");
         let synth = Synth { tokenizer: Some(&tokenizer), ..order(&config) };
-        synth.write(&second, &mut |_, _| {}).unwrap();
+        synth.write(&second, &mut |_, _| Continue(())).unwrap();
         assert_eq!(fs::read(&tokenizer).unwrap(), fs::read(second.join("tokenizer.json")).unwrap());
     }
 
@@ -274,9 +286,9 @@ mod tests {
         let config = config();
         let out = folder.path().join("out");
         fs::create_dir(&out).unwrap();
-        order(&config).write(&out, &mut |_, _| {}).unwrap();
+        order(&config).write(&out, &mut |_, _| Continue(())).unwrap();
         let before = names(&out);
-        let error = order(&config).write(&out, &mut |_, _| {}).unwrap_err();
+        let error = order(&config).write(&out, &mut |_, _| Continue(())).unwrap_err();
         expect![[r#"
             error[SC0232]: `DIR/out` exists and is not empty
 
@@ -290,7 +302,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let refuse = |pointer, value| {
             let config = edited(&config(), pointer, Some(value));
-            let error = order(&config).write(&folder.path().join("out"), &mut |_, _| {});
+            let error = order(&config).write(&folder.path().join("out"), &mut |_, _| Continue(()));
             assert!(names(folder.path()).is_empty());
             message(&error.unwrap_err(), folder.path())
         };
@@ -308,12 +320,34 @@ mod tests {
               in `config.json`
               because `llm_config.eos_token_id` is 3; with `llm_config.vocab_size` 300 it must be 258 to 267"#]].assert_eq(&refuse("/llm_config/eos_token_id", json!(3)));
         let nowhere = folder.path().join("no/such");
-        let error = order(&config()).write(&nowhere.join("out"), &mut |_, _| {}).unwrap_err();
+        let error =
+            order(&config()).write(&nowhere.join("out"), &mut |_, _| Continue(())).unwrap_err();
         let text = message(&error, folder.path()).replace(&std::process::id().to_string(), "ID");
         expect![[r#"
             error[SC0233]: cannot write `DIR/no/such/.out.ID.part`
               because there is no such file or folder"#]]
         .assert_eq(&text);
+    }
+
+    #[test]
+    fn writing_that_is_given_up_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stop = |_, _| Break(());
+        let error = order(&config()).write(&folder.path().join("out"), &mut stop).unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), ("SC0235", 130));
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_has_its_exit_code_and_hint() {
+        let error = ModelError::write(Path::new("out"), &std::io::ErrorKind::StorageFull.into());
+        assert_eq!(error.exit_code(), 7);
+        expect![[r#"
+            error[SC0233]: cannot write `out`
+              because the disk is full
+
+            hint: free some space, or write to another disk with `-o`"#]]
+        .assert_eq(&sail_ir::help::report(&error));
     }
 
     #[test]

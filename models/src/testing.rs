@@ -1,6 +1,7 @@
 //! A small, valid checkpoint for tests to break.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use expect_test::Expect;
@@ -61,7 +62,7 @@ pub fn checkpoint_of(config: &str, shards: u64) -> (TempDir, std::path::PathBuf)
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("checkpoint");
     let synth = Synth { config, seed: 1, shards: Some(shards), tokenizer: None };
-    synth.write(&out, &mut |_, _| {}).unwrap();
+    synth.write(&out, &mut |_, _| ControlFlow::Continue(())).unwrap();
     (folder, out)
 }
 

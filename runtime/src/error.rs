@@ -175,7 +175,7 @@ impl Help for RunError {
             Self::Sample(error) => error.exit_code(),
             Self::Busy | Self::Full(_) => 7,
             Self::NoIds | Self::UnknownId { .. } | Self::Places { .. } => 3,
-            Self::Taps => 1,
+            Self::Taps => 2,
         }
     }
 }

@@ -2,14 +2,18 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), sail_runtime::RunError> {
-//! use sail_runtime::{Options, Picture, Program, Request, Session};
+//! use sail_runtime::{Event, Options, Picture, Program, Request, Session};
 //!
 //! let program = Program::open("model.sail".as_ref(), &Options::default())?;
 //! let mut session = Session::new(&program)?;
 //! let bytes = std::fs::read("cat.png").expect("a picture");
 //! let pictures = [Picture::encoded("cat.png", &bytes)];
 //! let request = Request::new(&program, "What is this?").with_pictures(&pictures);
-//! let answer = session.ask(&request, &mut |event| event.print())?;
+//! let answer = session.ask(&request, &mut |event| {
+//!     if let Event::Text(text) = event {
+//!         print!("{text}");
+//!     }
+//! })?;
 //! println!("{} tokens", answer.ids.len());
 //! # Ok(())
 //! # }

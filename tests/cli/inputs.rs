@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use safetensors::SafeTensors;
 use sail_ir::Target;
 use sail_ir::artifact::{Artifact, ArtifactWriter, SectionKind};
 use sail_tests::compiled;
@@ -69,9 +70,31 @@ const INPUTS: &[Input] = &[
     Input { name: "header.sail", make: artifact },
     Input { name: "tokenizer.sail", make: artifact },
     Input { name: "cut.sail", make: artifact },
+    Input { name: "golden.safetensors", make: |to| golden(to, |_| {}) },
+    Input { name: "cut.safetensors", make: |to| golden(to, |_| {}) },
     Input {
         name: "other.safetensors",
         make: |to| fs::copy(RECORDED[1].paths()?.1, to).map(drop).map_err(failed),
+    },
+    Input {
+        name: "lacking.safetensors",
+        make: |to| golden(to, |bytes| swap(bytes, "\"3.vit.1\"", "\"3.vit.9\"")),
+    },
+    Input {
+        name: "unlike.safetensors",
+        make: |to| {
+            golden(to, |bytes| {
+                let at = find(bytes, b"\"0.layers.1_bf16\"").expect("the golden records it");
+                swap(&mut bytes[at..], "[26,88]", "[88,26]");
+            })
+        },
+    },
+    // Both runs of the reference alike, so that the bound stays as it is.
+    Input {
+        name: "spoiled.safetensors",
+        make: |to| {
+            golden(to, |bytes| ["3.layers.1", "3.vision"].iter().for_each(|it| negate(bytes, it)))
+        },
     },
     Input { name: "empty.png", make: |to| fs::write(to, b"").map_err(failed) },
     Input { name: "noise.png", make: |to| fs::write(to, b"not a picture at all").map_err(failed) },
@@ -128,6 +151,31 @@ fn replaced(to: &Path, file: &str, old: &str, new: &str) -> Result<(), Outcome> 
 
 fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// The golden of the checkpoint, changed.
+fn golden(to: &Path, edit: impl FnOnce(&mut Vec<u8>)) -> Result<(), Outcome> {
+    let mut bytes = fs::read(RECORDED[0].paths()?.1).map_err(failed)?;
+    edit(&mut bytes);
+    fs::write(to, bytes).map_err(failed)
+}
+
+/// The first `old` becomes `new`, of the same length.
+fn swap(bytes: &mut [u8], old: &str, new: &str) {
+    let at = find(bytes, old.as_bytes()).unwrap_or_else(|| panic!("the golden has no `{old}`"));
+    bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+}
+
+/// Turn the sign of every value of a stage over, of the reference's run in f32 and of that in bf16.
+fn negate(bytes: &mut [u8], stage: &str) {
+    let (header, metadata) = SafeTensors::read_metadata(bytes).expect("the golden is sound");
+    let ranges = [(stage.to_owned(), 4), (format!("{stage}_bf16"), 2)].map(|(name, width)| {
+        let (start, end) = metadata.info(&name).expect("the golden records it").data_offsets;
+        (header + 8 + start..header + 8 + end, width)
+    });
+    for (range, width) in ranges {
+        bytes[range].chunks_mut(width).for_each(|value| value[width - 1] ^= 0x80);
+    }
 }
 
 /// A grey picture.

@@ -8,6 +8,8 @@
 
 mod inputs;
 mod shell;
+mod spoiled;
+mod streams;
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +31,12 @@ pub fn tests() -> Vec<Test> {
         let title = text.lines().next().unwrap_or_default().trim_start_matches("# ").to_owned();
         Test::new(title, move || transcript(&path)).independent()
     });
-    shell::tests().into_iter().chain(transcripts).collect()
+    shell::tests()
+        .into_iter()
+        .chain(spoiled::tests())
+        .chain(streams::tests())
+        .chain(transcripts)
+        .collect()
 }
 
 fn transcript(path: &Path) -> Result<(), Outcome> {

@@ -2,8 +2,11 @@
 //! neighbours and folders.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use half::bf16;
 use sail_ir::Target;
@@ -13,6 +16,7 @@ use sail_runtime::execute::{Engine, Outputs, Row, Tokens, Twin};
 use sail_runtime::{DeviceKind, Options as Opening, Program};
 use sail_tests::compiled::{artifact, compile, open, targets};
 use sail_tests::harness::{Outcome, Test, failed, told};
+use sail_tests::places::binary;
 use sail_tests::recorded::{RECORDED, Recorded};
 use sailc::golden::run::{observe, positions, rule};
 use sailc::golden::{Case, Golden};
@@ -34,6 +38,7 @@ pub fn tests() -> Vec<Test> {
             "weights drawn when compiling are those that synth writes",
             drawn_weights_are_written_ones,
         ),
+        Test::new("a compile and a synth that are interrupted leave nothing behind", interrupted),
         Test::new("a prompt in any pieces gives logits within the bound", any_pieces),
         Test::new("rows of a batch and their slots do not see each other", neighbours),
         Test::new("the null device finds nothing wrong with compiled models", sound),
@@ -105,7 +110,7 @@ fn drawn_weights_are_written_ones() -> Result<(), Outcome> {
     let written = folder.path().join("written");
     let tokenizer = recorded.join("tokenizer.json");
     Synth { config: &config, seed: 7, shards: Some(2), tokenizer: Some(&tokenizer) }
-        .write(&written, &mut |_, _| {})
+        .write(&written, &mut |_, _| ControlFlow::Continue(()))
         .map_err(told)?;
     let target = Target::parse("x86-64-v3").map_err(told)?;
     let mut hashes = Vec::new();
@@ -119,6 +124,46 @@ fn drawn_weights_are_written_ones() -> Result<(), Outcome> {
     }
     assert_eq!(hashes[0], hashes[1], "the drawn weights are not the written ones");
     Ok(())
+}
+
+/// Real processes and a real signal, sent once the unfinished file or folder is there.
+fn interrupted() -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let checkpoint = folder.path().join("checkpoint");
+    copy(&SMALL[0].paths()?.0, &checkpoint)?;
+    // An embedding table that takes seconds to draw and write.
+    let config = fs::read_to_string(checkpoint.join("config.json")).map_err(failed)?;
+    let config = config.replace("\"vocab_size\": 896", "\"vocab_size\": 9000000");
+    fs::write(checkpoint.join("config.json"), config).map_err(failed)?;
+    let commands: [&[&str]; 2] = [
+        &["compile", "checkpoint", "--weights", "random:1", "-o", "out"],
+        &["synth", "2b", "-o", "out"],
+    ];
+    for arguments in commands {
+        let mut command = Command::new(binary("sailc")?);
+        let command = command.args(arguments).current_dir(folder.path()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(failed)?;
+        let begun = Instant::now();
+        while names(folder.path())?.len() == 1 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{arguments:?} begins no file");
+            std::thread::yield_now();
+        }
+        let kill = format!("kill -TERM {}", child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().map_err(failed)?.success());
+        let output = child.wait_with_output().map_err(failed)?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{text}");
+        assert!(text.contains("interrupted"), "{text}");
+        assert_eq!(names(folder.path())?, ["checkpoint"], "{arguments:?} leaves something");
+    }
+    Ok(())
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, Outcome> {
+    let entries = fs::read_dir(folder).map_err(failed)?;
+    entries
+        .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
+        .collect()
 }
 
 /// A recorded prompt, its features computed and its slot held.

@@ -1,6 +1,7 @@
 //! Checkpoints compiled once for all tests of a run.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -47,7 +48,7 @@ pub fn artifact(recorded: &Recorded, target: &Target) -> Result<PathBuf, Outcome
 
 /// Compile `checkpoint` into `path`.
 pub fn compile(checkpoint: &Path, options: &Options, path: &Path) -> Result<(), Outcome> {
-    sailc::pipeline::compile(checkpoint, options, path, &mut |_, _| {})
+    sailc::pipeline::compile(checkpoint, options, path, &mut |_, _| ControlFlow::Continue(()))
         .map_err(|error| failed(report(error.as_ref())))?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Draws models of sizes that no kernel block fits, and prompts for them, each from a seed.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use sail_models::synth::Synth;
@@ -35,7 +36,7 @@ impl Draw {
 pub fn model(seed: u64, folder: &Path) -> Result<Model, ModelError> {
     let config = config(seed).to_string();
     Synth { config: &config, seed, shards: Some(1 + seed % 3), tokenizer: None }
-        .write(folder, &mut |_, _| {})?;
+        .write(folder, &mut |_, _| ControlFlow::Continue(()))?;
     sail_models::open(folder, WeightSource::Checkpoint)
 }
 

@@ -160,6 +160,23 @@ pub const RULES: &[Rule] = &[
         },
     },
     Rule {
+        name: "streams",
+        sentence: "the command lines write through `sail_ir::output`",
+        reason: "`print!` and its kin panic when the reader has gone away or the disk is full",
+        fix: "`output::put` for results, `output::tell` for words",
+        check: streams,
+        broken: || {
+            vec![
+                Tree::of(&[("runtime/src/cli/run.rs", "    println!(\"done\");")]),
+                Tree::of(&[("compiler/src/cli.rs", "eprint!(\"> \");")]),
+            ]
+        },
+        kept: || {
+            let text = "//! println!(\"{x}\");\noutput::put(&text)\n";
+            vec![Tree::of(&[("runtime/src/session.rs", text), ("tests/house.rs", "print!(\"x\")")])]
+        },
+    },
+    Rule {
         name: "switched-off-tests",
         sentence: "no test is switched off by an attribute",
         reason: "a skip must be loud and say what is missing",
@@ -278,6 +295,21 @@ fn open_ends(tree: &Tree) -> Vec<Breach> {
                 && !path.starts_with("tests/tidy")
             {
                 breaches.push(Breach::new(path, format!("line {} has `{mark}`", index + 1)));
+            }
+        }
+    }
+    breaches
+}
+
+fn streams(tree: &Tree) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    let told = |path: &str| ["compiler/src/", "runtime/src/"].iter().any(|it| path.starts_with(it));
+    for (path, text) in tree.sources().filter(|(path, _)| told(path) && !path.ends_with("tests.rs"))
+    {
+        for (index, line) in text.lines().enumerate() {
+            let printing = ["print!(", "println!("].iter().find(|it| code(line).contains(**it));
+            if let Some(printing) = printing {
+                breaches.push(Breach::new(path, format!("line {} has `{printing}`", index + 1)));
             }
         }
     }

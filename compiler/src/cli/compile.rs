@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use sail_ir::artifact::Machine;
-use sail_ir::{Scheme, Target};
+use sail_ir::{Scheme, Target, output};
 use sail_models::WeightSource;
 
 use super::progress;
@@ -35,8 +35,8 @@ pub struct Compile {
     #[arg(long)]
     context: Option<u32>,
     /// Threads that pack weights and generate code.
-    #[arg(long)]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Print a stage and stop.
     #[arg(long, value_enum)]
     emit: Option<Emit>,
@@ -91,22 +91,19 @@ impl Compile {
         let options = self.options()?;
         if let Some(emit) = self.emit {
             let stage = emit.stage();
-            print!("{}", pipeline::emit(&self.checkpoint, &options, stage)?);
-            return Ok(());
+            let text = pipeline::emit(&self.checkpoint, &options, stage)?;
+            return output::put(&text).map_err(boxed);
         }
         if self.explain.is_some() {
-            print!("{}", pipeline::emit(&self.checkpoint, &options, pipeline::Emit::Explanation)?);
-            return Ok(());
+            let text = pipeline::emit(&self.checkpoint, &options, pipeline::Emit::Explanation)?;
+            return output::put(&text).map_err(boxed);
         }
-        let output = self.output.as_ref().expect("clap requires it here");
-        let bar = progress::bytes("weights");
-        let report = pipeline::compile(&self.checkpoint, &options, output, &mut |done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
+        let artifact = self.output.as_ref().expect("clap requires it here");
+        let report = progress::writing("weights", |progress| {
+            pipeline::compile(&self.checkpoint, &options, artifact, progress)
         })?;
-        bar.finish_and_clear();
-        self.print(&options, &report, start.elapsed().as_secs_f64());
-        Ok(())
+        let text = self.text(&options, &report, start.elapsed().as_secs_f64());
+        output::put(&text).map_err(boxed)
     }
 
     fn options(&self) -> Result<Options, Failure> {
@@ -126,7 +123,7 @@ impl Compile {
         if let Some(other) = self.explain.as_ref().filter(|pass| *pass != "fuse") {
             return Err(boxed(CompileError::NoExplanation { pass: other.clone() }));
         }
-        let threads = self.threads.unwrap_or_else(|| {
+        let threads = self.threads.map(usize::from).unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         });
         Ok(Options {
@@ -141,23 +138,23 @@ impl Compile {
         })
     }
 
-    fn print(&self, options: &Options, report: &Report, seconds: f64) {
+    fn text(&self, options: &Options, report: &Report, seconds: f64) -> String {
         let Report { bytes, kernels, code_bytes, weight_bytes } = report;
         let Options { target, scheme, .. } = options;
         let path = self.output.as_deref().unwrap_or_else(|| std::path::Path::new("-")).display();
         if self.json {
-            println!(
-                "{}",
+            format!(
+                "{}\n",
                 serde_json::json!({
                     "schema": "sailc.compile/1", "file": path.to_string(), "bytes": bytes,
                     "target": target, "scheme": scheme, "kernels": kernels,
                     "code_bytes": code_bytes, "weight_bytes": weight_bytes, "seconds": seconds,
                 })
-            );
+            )
         } else {
-            println!(
-                "wrote `{path}`: {bytes} bytes for `{target}`, {kernels} kernels ({code_bytes} bytes of code), {weight_bytes} bytes of `{scheme}` weights, {seconds:.1} s"
-            );
+            format!(
+                "wrote `{path}`: {bytes} bytes for `{target}`, {kernels} kernels ({code_bytes} bytes of code), {weight_bytes} bytes of `{scheme}` weights, {seconds:.1} s\n"
+            )
         }
     }
 }

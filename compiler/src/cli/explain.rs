@@ -3,10 +3,10 @@
 use std::fmt;
 
 use clap::Args;
-use sail_ir::Help;
+use sail_ir::{Help, output};
 
 use crate::codes::{CODES, Code};
-use crate::error::Failure;
+use crate::error::{Failure, boxed};
 
 /// Say more about an error code.
 #[derive(Debug, Args)]
@@ -29,22 +29,20 @@ impl Explain {
                 vec![found.ok_or_else(|| Box::new(UnknownCode { code: code.clone() }) as Failure)?]
             }
         };
-        if self.json {
+        let text = if self.json {
             let rows: Vec<_> = rows
                 .iter()
                 .map(|row| {
                     serde_json::json!({"code": row.code, "title": row.title, "exit": row.exit, "text": row.text})
                 })
                 .collect();
-            println!("{}", serde_json::json!({"schema": "sailc.explain/1", "codes": rows}));
+            format!("{}\n", serde_json::json!({"schema": "sailc.explain/1", "codes": rows}))
         } else if let (Some(_), [row]) = (&self.code, rows.as_slice()) {
-            println!("{}: {} (exit status {})\n\n{}", row.code, row.title, row.exit, row.text);
+            format!("{}: {} (exit status {})\n\n{}\n", row.code, row.title, row.exit, row.text)
         } else {
-            for row in rows {
-                println!("{}  {}", row.code, row.title);
-            }
-        }
-        Ok(())
+            rows.iter().map(|row| format!("{}  {}\n", row.code, row.title)).collect()
+        };
+        output::put(&text).map_err(boxed)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sail_ir::output;
 use sail_models::spec::FeedForward;
 use sail_models::{Model, WeightSource};
 
@@ -34,19 +35,18 @@ impl Inspect {
             None => WeightSource::Checkpoint,
         };
         let model = sail_models::open(&self.checkpoint, source).map_err(boxed)?;
-        if self.json {
-            self.print_json(&model)
-        } else {
-            self.print_text(&model)
-        }
-        Ok(())
+        let text = match self.json {
+            true => format!("{}\n", self.document(&model)),
+            false => self.text(&model),
+        };
+        output::put(&text).map_err(boxed)
     }
 
-    fn print_text(&self, model: &Model) {
+    fn text(&self, model: &Model) -> String {
         let spec = &model.spec;
         let (vision, decoder) = (&spec.vision, &spec.decoder);
-        println!("{}", spec.family);
-        println!(
+        let mut lines = vec![spec.family.to_string()];
+        lines.push(format!(
             "  vision   {} layers, width {}, {} heads of {}, feed-forward {}, {} patches of {} px a tile",
             vision.layers,
             vision.width,
@@ -55,15 +55,15 @@ impl Inspect {
             vision.ff_width,
             vision.patches(),
             vision.patch_size
-        );
-        println!(
+        ));
+        lines.push(format!(
             "  adapter  {} to {}, {} positions a tile, at most {} tiles a picture",
             spec.adapter.in_width,
             spec.adapter.out_width,
             spec.adapter.tile_tokens,
             spec.tiles_per_picture()
-        );
-        println!(
+        ));
+        lines.push(format!(
             "  decoder  {} layers, width {}, {} query and {} kv heads of {}, {}",
             decoder.layers(),
             decoder.width,
@@ -71,21 +71,22 @@ impl Inspect {
             decoder.kv_heads,
             decoder.head_width,
             feed_forward(decoder.feed_forward.first())
-        );
-        println!("  head     {:?}, vocabulary {}", decoder.head, decoder.vocab);
-        println!(
+        ));
+        lines.push(format!("  head     {:?}, vocabulary {}", decoder.head, decoder.vocab));
+        lines.push(format!(
             "  weights  {} tensors, {} bytes",
             model.weights.tensors().len(),
             model.weights.bytes()
-        );
+        ));
         if self.tensors {
             for tensor in model.weights.tensors() {
-                println!("  {:?} {}", tensor.shape(), tensor.name);
+                lines.push(format!("  {:?} {}", tensor.shape(), tensor.name));
             }
         }
+        lines.join("\n") + "\n"
     }
 
-    fn print_json(&self, model: &Model) {
+    fn document(&self, model: &Model) -> serde_json::Value {
         let spec = &model.spec;
         let mut value = serde_json::json!({
             "schema": "sailc.inspect/1",
@@ -104,7 +105,7 @@ impl Inspect {
                 .map(|tensor| serde_json::json!({"name": tensor.name, "shape": tensor.shape()}))
                 .collect();
         }
-        println!("{value}");
+        value
     }
 }
 

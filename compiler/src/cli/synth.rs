@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, value_parser};
+use sail_ir::output;
 use sail_models::synth;
 
 use super::progress;
-use crate::error::{CompileError, Failure, boxed};
+use crate::error::{CompileError, Failure, boxed, plain};
 
 /// Write a random checkpoint of a published size in the published layout.
 #[derive(Debug, Args)]
@@ -21,7 +22,7 @@ pub struct Synth {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Number of weight files; by default as many as files of 5 GB take.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     shards: Option<u64>,
     /// A `tokenizer.json` to copy; by default one is made that knows single bytes.
     #[arg(long)]
@@ -36,7 +37,7 @@ impl Synth {
         let given;
         let config = if self.size.ends_with(".json") {
             given = std::fs::read_to_string(&self.size).map_err(|error| {
-                boxed(CompileError::Read { path: self.size.clone(), because: error.to_string() })
+                boxed(CompileError::Read { path: self.size.clone(), because: plain(&error) })
             })?;
             given.as_str()
         } else {
@@ -48,28 +49,23 @@ impl Synth {
             shards: self.shards,
             tokenizer: self.tokenizer.as_deref(),
         };
-        let bar = progress::bytes("writing");
-        let written = request
-            .write(&self.output, &mut |done, all| {
-                bar.set_length(all);
-                bar.set_position(done);
-            })
-            .map_err(boxed)?;
-        bar.finish_and_clear();
-        if self.json {
-            println!(
-                "{}",
+        let written =
+            progress::writing("writing", |progress| request.write(&self.output, progress))
+                .map_err(boxed)?;
+        let text = if self.json {
+            format!(
+                "{}\n",
                 serde_json::json!({"schema": "sailc.synth/1", "shards": written.shards, "tensors": written.tensors, "bytes": written.bytes})
-            );
+            )
         } else {
-            println!(
-                "wrote {} tensors, {} bytes, {} files to `{}`",
+            format!(
+                "wrote {} tensors, {} bytes, {} files to `{}`\n",
                 written.tensors,
                 written.bytes,
                 written.shards.len(),
                 self.output.display()
-            );
-        }
-        Ok(())
+            )
+        };
+        output::put(&text).map_err(boxed)
     }
 }

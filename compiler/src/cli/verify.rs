@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, value_parser};
+use sail_ir::output;
 use sail_runtime::{Options, Program};
 
 use crate::error::{CompileError, Failure, boxed};
@@ -22,8 +23,8 @@ pub struct Verify {
     #[arg(long)]
     route_from_golden: bool,
     /// All processors this process may use by default.
-    #[arg(long)]
-    threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -34,7 +35,7 @@ impl Verify {
     pub fn run(&self) -> Result<(), Failure> {
         let golden = Golden::open(&self.golden).map_err(boxed)?;
         let options = Options {
-            threads: self.threads,
+            threads: self.threads.map(usize::from),
             context: Some(positions(&golden)?),
             slots: 1,
             taps: true,
@@ -47,20 +48,21 @@ impl Verify {
             let observed = observe(&program, &case, rule)?;
             let verdict = judge(&case, &observed, rule).map_err(boxed)?;
             if !self.json {
-                print!("{verdict}");
+                output::put(&verdict.to_string()).map_err(boxed)?;
             }
             verdicts.push(verdict);
         }
         program.wait_verified().map_err(boxed)?;
         let green = verdicts.iter().filter(|verdict| verdict.is_green()).count();
-        if self.json {
-            println!(
-                "{}",
+        let text = if self.json {
+            format!(
+                "{}\n",
                 serde_json::json!({"schema": "sailc.verify/1", "cases": verdicts, "green": green})
-            );
+            )
         } else {
-            println!("{green} of {} cases within their bounds", verdicts.len());
-        }
+            format!("{green} of {} cases within their bounds\n", verdicts.len())
+        };
+        output::put(&text).map_err(boxed)?;
         match verdicts.iter().find(|verdict| !verdict.is_green()) {
             None => Ok(()),
             Some(verdict) => Err(boxed(CompileError::Beyond {

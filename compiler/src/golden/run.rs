@@ -38,14 +38,15 @@ pub fn positions(golden: &Golden) -> Result<u32, Failure> {
 /// Stages come from the tapped twins, tokens from the production functions. With [`Rule::Forced`]
 /// the golden's router logits choose the experts in the twins.
 ///
-/// Refuses a case that is not of the program's model (other tokens, tiles or image places), and what
-/// the device refuses.
+/// Refuses a case that is not of the program's model (other tokens, tiles, image places or sizes), one
+/// that lacks a stage, and what the device refuses.
 pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observed, Failure> {
     let ids = case.ids().map_err(boxed)?;
     let context = program.manifest().tokens.image_context;
     let image_rows = image_rows(&ids, context);
     let pictures = pictures(program, case)?;
     fits(program, case, &ids, pictures.as_ref())?;
+    has_its_sizes(program, case, ids.len())?;
     let stop = AtomicBool::new(false);
     let engine = &mut *program.engine();
     let held = u32::try_from(ids.len() + GREEDY_TOKENS).unwrap_or(u32::MAX);
@@ -64,6 +65,9 @@ pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observe
     let tensors = collect(engine, inside, &Pattern::new("*"), &stop);
     engine.replace_tapped(None);
     let tensors = tensors.map_err(boxed)?;
+    for tensor in &tensors {
+        case.tensor(&tensor.name).map_err(boxed)?; // all that is computed is compared
+    }
     let stages = tensors.into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
 
     if tiles > 0 {
@@ -160,6 +164,40 @@ fn fits(
             "it has {} tokens, {places} of them image places, and its tiles fill {filled}",
             ids.len()
         ));
+    }
+    Ok(())
+}
+
+/// What is read row by row has rows of the model's width, and each run of the reference as many.
+fn has_its_sizes(program: &Program, case: &Case<'_>, tokens: usize) -> Result<(), Failure> {
+    let decoder = &program.manifest().model.decoder;
+    let refuse = |because: String| Err(boxed(case.golden.refuse(because)));
+    for name in case.stages() {
+        let dims = case.tensor(name).map_err(boxed)?.dims;
+        let other = case.in_bf16(name).map_err(boxed)?.dims;
+        if other != dims {
+            return refuse(format!("`{name}` is {dims:?} and `{name}_bf16` is {other:?}"));
+        }
+    }
+    let routers = case.routers().into_iter().map(|(_, name)| name);
+    let experts = match (decoder.experts, case.routers().first()) {
+        (None, Some((_, name))) => {
+            return refuse(format!("it has `{name}`, the program has no experts"));
+        }
+        (experts, _) => experts.map_or(0, |experts| experts.count),
+    };
+    let rows = routers.map(|name| (name, Some(tokens), experts));
+    let vocabulary = decoder.vocabulary;
+    let logits = [("logits", Some(tokens), vocabulary), ("greedy_logits", None, vocabulary)];
+    for (name, rows, width) in rows.chain(logits) {
+        let dims = case.tensor(name).map_err(boxed)?.dims;
+        let fits = |dims: &[usize]| {
+            dims.len() == 2 && rows.is_none_or(|rows| dims[0] == rows) && dims[1] as u64 == width
+        };
+        if !fits(&dims) {
+            let rows = rows.map_or("steps".to_owned(), |rows| rows.to_string());
+            return refuse(format!("`{name}` is {dims:?}, expected [{rows}, {width}]"));
+        }
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ use crate::plan::PlanError;
 pub enum ArtifactError {
     /// The file system refuses.
     Io { doing: &'static str, path: String, error: io::Error },
+    /// Something that is no file stands where one is to be written.
+    NoFile { path: String },
     /// No bytes at all.
     Empty,
     /// Another kind of file.
@@ -44,6 +46,10 @@ impl fmt::Display for ArtifactError {
             Self::Io { doing, path, error } => {
                 write!(f, "cannot {doing} `{path}`\n  because of: {}", plain(error))
             }
+            Self::NoFile { path } => write!(
+                f,
+                "cannot write `{path}`\n  because a device, a pipe or a socket is there, which a file would replace"
+            ),
             Self::Empty => write!(f, "the artifact is empty\n  because the file has 0 bytes"),
             Self::Foreign => {
                 write!(f, "this is not an artifact\n  because its first bytes are not `SAILFILE`")
@@ -101,6 +107,7 @@ impl Help for ArtifactError {
             Self::Damaged { .. } => "SC0406",
             Self::Malformed { .. } | Self::Plan(_) => "SC0407",
             Self::Cancelled => "SC0408",
+            Self::NoFile { .. } => "SC0409",
         }
     }
 
@@ -110,6 +117,7 @@ impl Help for ArtifactError {
                 "free some space, or write to another disk with `-o`"
             }
             Self::Io { .. } | Self::Cancelled => return None,
+            Self::NoFile { .. } => "name a file with `-o`",
             Self::Foreign => "an artifact is what `sailc compile` writes",
             Self::Format { found } if *found > FORMAT => "use a newer `sail`, or compile again",
             Self::Format { .. } => "compile the checkpoint again",
@@ -126,7 +134,7 @@ impl Help for ArtifactError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Io { error, .. } if out_of_space(error) => 7,
-            Self::Io { .. } => 1,
+            Self::Io { .. } | Self::NoFile { .. } => 1,
             Self::Foreign | Self::Format { .. } | Self::Malformed { .. } | Self::Plan(_) => 4,
             Self::Empty | Self::Truncated { .. } | Self::TooLong { .. } | Self::Damaged { .. } => 6,
             Self::Cancelled => 130,

@@ -259,6 +259,23 @@ fn a_writer_that_is_given_up_leaves_what_was_there() {
 }
 
 #[test]
+fn what_is_no_file_is_not_replaced_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let error = write(&path, crate::plan::tests::small()).unwrap_err();
+    let text = report(&error).replace(&folder.path().display().to_string(), "DIR");
+    expect![[r#"
+        error[SC0409]: cannot write `DIR/socket`
+          because a device, a pipe or a socket is there, which a file would replace
+
+        hint: name a file with `-o`"#]]
+    .assert_eq(&text);
+    assert!(!fs::metadata(&path).unwrap().is_file());
+    assert_eq!(files_in(folder.path()), ["socket"]);
+}
+
+#[test]
 fn a_finished_artifact_replaces_what_was_there_and_leaves_nothing_beside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.sail");

@@ -66,8 +66,12 @@ pub struct SectionWriter<'w> {
 impl ArtifactWriter {
     /// Start a file that will stand at `path`; its folder must exist.
     ///
-    /// Refuses what the file system refuses.
+    /// Refuses what the file system refuses, and a path where something stands that is no file.
     pub fn create(path: &Path) -> Result<Self, ArtifactError> {
+        // The rename at the end would put a file in the place of a device that others use.
+        if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+            return Err(ArtifactError::NoFile { path: path.display().to_string() });
+        }
         let (temporary, file) =
             temporary_beside(path).map_err(|error| ArtifactError::io("write", path, error))?;
         let mut writer = Self {

@@ -443,10 +443,11 @@ fn a_file_that_is_absent_or_no_file_is_refused() {
     );
     let missing = crate::open(Path::new("no/such/folder"), WeightSource::Checkpoint).unwrap_err();
     expect![[r#"
-        error[SC0201]: cannot read `no/such/folder/tokenizer.json`
+        error[SC0201]: `no/such/folder` is no checkpoint
           because there is no such file or folder
 
-        hint: a checkpoint folder has `config.json`, `preprocessor_config.json` and `tokenizer.json` beside its weights"#]].assert_eq(&sail_ir::help::report(&missing));
+        hint: name the folder of `config.json`; `sail inspect` shows a `.sail` file"#]]
+    .assert_eq(&sail_ir::help::report(&missing));
 }
 
 #[test]

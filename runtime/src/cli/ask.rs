@@ -1,9 +1,10 @@
 //! Questions from options and lines, answers to standard output.
 
 use std::fs;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
 
+use sail_ir::output;
 use serde_json::json;
 
 use super::error::CommandError;
@@ -53,6 +54,9 @@ impl<'r> Asker<'r> {
         let request = self.request(program, input, &pictures);
         if let (Some(pattern), Some(folder)) = (&self.run.inside.tap, &self.run.inside.tap_out) {
             let (tensors, _) = session.inside(&request, &Pattern::new(pattern)).map_err(boxed)?;
+            if tensors.is_empty() {
+                return Err(boxed(CommandError::NoTap { pattern: pattern.clone() }));
+            }
             taps::write_npy(folder, &tensors)
                 .map_err(|error| boxed(CommandError::io("write to", folder, &error)))?;
         }
@@ -77,7 +81,7 @@ impl<'r> Asker<'r> {
         let mut lines = io::stdin().lock().lines();
         loop {
             if terminal {
-                eprint!("> ");
+                output::tell("> ");
             }
             let Some(line) = lines.next() else { return Ok(()) };
             let line = line.map_err(|error| {
@@ -87,7 +91,7 @@ impl<'r> Asker<'r> {
                 Ok(()) => {}
                 // A person can try again; a script would go on with a wrong conversation.
                 Err(error) if terminal && error.exit_code() != 6 => {
-                    eprintln!("{}", sail_ir::help::report(error.as_ref()));
+                    output::tell(&format!("{}\n", sail_ir::help::report(error.as_ref())));
                 }
                 Err(error) => return Err(error),
             }
@@ -161,25 +165,25 @@ impl<'r> Asker<'r> {
         progress: &mut Progress,
     ) -> Result<Answer, Failure> {
         let mut printed = false;
+        let mut written = Ok(());
         let answer = session.ask(request, &mut |event| {
             progress.hear(&event);
-            if !self.run.json {
-                event.print();
-                printed |= matches!(event, Event::Text(_));
+            if let (Event::Text(text), false, Ok(())) = (event, self.run.json, &written) {
+                written = output::put(text);
+                printed = true;
             }
         });
         progress.clear();
-        if printed {
-            println!();
+        if printed && written.is_ok() {
+            written = output::put("\n");
         }
         let answer = answer.map_err(boxed)?;
         if self.run.json {
-            println!("{}", document(&answer));
+            written = output::put(&format!("{}\n", document(&answer)));
         } else if io::stderr().is_terminal() {
-            eprintln!("[{}]", rates(&answer.timings));
+            output::tell(&format!("[{}]\n", rates(&answer.timings)));
         }
-        // The reader may have gone away; that is its business.
-        let _ = io::stdout().flush();
+        written.map_err(boxed)?;
         Ok(answer)
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use sail_ir::output;
 
 use super::progress::Progress;
 use super::{Failure, Machine, boxed};
@@ -62,11 +63,10 @@ impl Bench {
         let runs = runs::measure(&program, sizes, threads, &mut progress)?;
         progress.clear();
         let report = report::Report::new(&program, load, runs);
-        if self.json {
-            println!("{}", report.document());
-        } else {
-            print!("{}", report.text());
-        }
-        Ok(())
+        let text = match self.json {
+            true => format!("{}\n", report.document()),
+            false => report.text(),
+        };
+        output::put(&text).map_err(boxed)
     }
 }

@@ -13,6 +13,8 @@ pub enum CommandError {
     Io { doing: &'static str, path: String, because: String },
     /// The ids of a prompt are not there.
     Ids { path: String, because: String },
+    /// No value has such a name.
+    NoTap { pattern: String },
     /// The artifact has no such function or class.
     Unknown { what: String, known: String },
 }
@@ -34,6 +36,12 @@ impl fmt::Display for CommandError {
             Self::Ids { path, because } => {
                 write!(f, "there are no token ids\n  in `{path}`\n  because {because}")
             }
+            Self::NoTap { pattern } => {
+                write!(
+                    f,
+                    "there is no value `{pattern}`\n  because none of this prompt has such a name"
+                )
+            }
             Self::Unknown { what, .. } => f.write_str(what),
         }
     }
@@ -47,6 +55,7 @@ impl Help for CommandError {
             Self::Io { .. } => "SC0111",
             Self::Ids { .. } => "SC0112",
             Self::Unknown { .. } => "SC0113",
+            Self::NoTap { .. } => "SC0115",
         }
     }
 
@@ -54,6 +63,9 @@ impl Help for CommandError {
         match self {
             Self::Io { .. } => None,
             Self::Ids { .. } => Some("write `[1, 2, 3]`, or `{\"prompt\": [1, 2, 3]}`".to_owned()),
+            Self::NoTap { .. } => Some(
+                "names are `layers.N`, `router.N`, `logits` and, with a picture, `pixels`, `vit.N`, `vision`, `image_features`; `*` stands for all".to_owned(),
+            ),
             Self::Unknown { known, .. } => Some(format!("the artifact has {known}")),
         }
     }
@@ -62,7 +74,7 @@ impl Help for CommandError {
         match self {
             Self::Io { .. } => 1,
             Self::Ids { .. } => 3,
-            Self::Unknown { .. } => 2,
+            Self::Unknown { .. } | Self::NoTap { .. } => 2,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sail_ir::artifact::{Artifact, Manifest, SectionKind, check};
+use sail_ir::output;
 use serde_json::json;
 
 use super::error::CommandError;
@@ -37,12 +38,11 @@ impl Inspect {
         if let Some(name) = &self.plan {
             return self.print_plan(manifest, name);
         }
-        if self.json {
-            println!("{}", document(&artifact));
-        } else {
-            print!("{}", summary(&artifact));
-        }
-        Ok(())
+        let text = match self.json {
+            true => format!("{}\n", document(&artifact)),
+            false => summary(&artifact),
+        };
+        output::put(&text).map_err(boxed)
     }
 
     fn print_plan(&self, manifest: &Manifest, name: &str) -> Result<(), Failure> {
@@ -63,12 +63,11 @@ impl Inspect {
                 })?)
             }
         };
-        if self.json {
-            println!("{}", json!({"schema": "sail.plan/1", "function": function}));
-        } else {
-            print!("{}", plan.listing(function, class));
-        }
-        Ok(())
+        let text = match self.json {
+            true => format!("{}\n", json!({"schema": "sail.plan/1", "function": function})),
+            false => plan.listing(function, class).to_string(),
+        };
+        output::put(&text).map_err(boxed)
     }
 }
 

@@ -78,8 +78,8 @@ impl Help for DeviceError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Memory { .. } => 7,
-            Self::Executable { .. } | Self::Threads { .. } => 8,
-            Self::Map { .. } | Self::Unsound { .. } => 1,
+            Self::Executable { .. } | Self::Threads { .. } | Self::Map { .. } => 8,
+            Self::Unsound { .. } => 101,
             Self::Interrupted => 130,
         }
     }

@@ -1,6 +1,5 @@
 //! What can be asked, and what comes back.
 
-use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
@@ -102,17 +101,6 @@ pub enum Event<'a> {
     Prefill { done: u32, total: u32 },
     /// More of the answer.
     Text(&'a str),
-}
-
-impl Event<'_> {
-    /// Write the text, if that is what happened, to standard output at once.
-    pub fn print(&self) {
-        if let Self::Text(text) = self {
-            let mut out = std::io::stdout().lock();
-            // A reader that has gone away is no reason to stop thinking.
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        }
-    }
 }
 
 /// An answer.
