@@ -53,6 +53,19 @@ impl<'c> Builder<'c> {
         value
     }
 
+    /// Have the cache line at `from` brought into the second-level cache. The address may be
+    /// anything.
+    pub fn prefetch(&mut self, from: Ptr<'c>) {
+        const READ: u64 = 0;
+        const SECOND_LEVEL: u64 = 2;
+        const DATA: u64 = 1;
+        let word = self.context.i32_type();
+        let [read, near, data] =
+            [READ, SECOND_LEVEL, DATA].map(|value| word.const_int(value, false).into());
+        let kind = from.0.get_type();
+        self.call_intrinsic("llvm.prefetch", &[kind], &[from.0, read, near, data]);
+    }
+
     /// Store all lanes as neighbouring elements.
     pub fn store<T: Element<'c>>(&mut self, to: Ptr<'c>, value: T) {
         let store = self.llvm.build_store(to.pointer(), value.raw());

@@ -1,7 +1,9 @@
 //! Products of rows sorted by expert, each run of rows with its expert's own weight.
 //!
 //! A work item is one expert and a few neighbouring panels of it; items run over the experts first,
-//! so that any contiguous share of them holds about as many rows of each expert. An expert without
+//! so that any contiguous share of them holds about as many rows of each expert, however the rows
+//! are spread. A call brings the rows of an expert into the workspace once for all the whole runs
+//! over the experts that it has, and reads the panels of those one after another. An expert without
 //! rows costs a look at two numbers. Nothing is divided by row count: a step has all its items
 //! whenever the call has any rows.
 
@@ -15,7 +17,8 @@ use crate::linear::product::{Product, Workspace};
 use crate::linear::{direct, row_of, store_gated, store_row};
 use crate::table::by_scheme;
 
-/// Panels of one work item: rows are gathered once for all of them.
+/// Panels of one work item: enough that rows which are brought in for one item alone, at the ends of
+/// a call, are worth it.
 const PANELS_PER_ITEM: u32 = 4;
 
 /// Rows of an expert gathered at once.
@@ -58,6 +61,15 @@ struct Pointers<'c> {
     starts: Ptr<'c>,
     weight: Ptr<'c>,
     y: Ptr<'c>,
+}
+
+/// Work items that share what is brought into the workspace.
+struct Part<'c> {
+    /// First and one past the last, as are the panels.
+    experts: [Index<'c>; 2],
+    panels: [Index<'c>; 2],
+    /// The item after them.
+    next: Index<'c>,
 }
 
 impl GroupedProduct {
@@ -129,12 +141,38 @@ impl GroupedProduct {
         }
     }
 
+    /// What to do from `item` on: all whole runs over the experts that begin there, or else what
+    /// is left of one.
+    fn part<'c>(&self, k: &mut Builder<'c>, item: Index<'c>, end: Index<'c>) -> Part<'c> {
+        let all = u64::from(self.problem.experts);
+        let [run, expert] = [k.div_constant(item, all), k.rem_constant(item, all)];
+        let left = k.sub(end, item);
+        let (zero, one, experts) = (k.index(0), k.index(1), k.index(all));
+        let past = k.add(expert, left);
+        let past = k.min(past, experts);
+
+        let whole = k.div_constant(left, all);
+        let begins = k.less_equal(expert, zero);
+        let runs = k.select(begins, whole, one);
+        let runs = k.max(runs, one);
+        let past_run = k.add(run, runs);
+        let panels = k.index(self.panels().into());
+        let [first_panel, past_panel] = [run, past_run].map(|run| {
+            let panel = k.mul_constant(run, PANELS_PER_ITEM.into());
+            k.min(panel, panels)
+        });
+
+        let done = k.sub(past, expert);
+        let done = k.mul(done, runs);
+        Part { experts: [expert, past], panels: [first_panel, past_panel], next: k.add(item, done) }
+    }
+
     /// Multiply the rows of `expert` with panels `first_panel .. end_panel`.
-    fn item<'c>(
+    fn expert<'c>(
         &self,
         k: &mut Builder<'c>,
         expert: Index<'c>,
-        (first_panel, end_panel): (Index<'c>, Index<'c>),
+        [first_panel, end_panel]: [Index<'c>; 2],
         pointers: Pointers<'c>,
         workspace: Workspace<'c>,
     ) {
@@ -224,14 +262,13 @@ impl Kernel for GroupedProduct {
         let pointers = self.pointers(k);
         let workspace = self.product.carve(k, ROWS_AT_ONCE.into());
         let (begin, end) = (k.begin(), k.end());
-        k.for_each(begin, end, 1, |k, item| {
-            let expert = k.rem_constant(item, self.problem.experts.into());
-            let run = k.div_constant(item, self.problem.experts.into());
-            let first = k.mul_constant(run, PANELS_PER_ITEM.into());
-            let past = k.add_constant(first, PANELS_PER_ITEM.into());
-            let all = k.index(self.panels().into());
-            let past = k.min(past, all);
-            self.item(k, expert, (first, past), pointers, workspace);
+        k.while_below(begin, end, |k, item| {
+            let part = self.part(k, item, end);
+            let [first, past] = part.experts;
+            k.for_each(first, past, 1, |k, expert| {
+                self.expert(k, expert, part.panels, pointers, workspace);
+            });
+            part.next
         });
         Ok(())
     }

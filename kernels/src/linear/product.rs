@@ -12,6 +12,12 @@ use sail_ir::target::{Limits, Target};
 use super::inner::{bf16, int4, int8};
 use crate::emit::{Bf16, Builder, F32, Index, Piece, Ptr};
 
+/// Fewest rows whose multiplication takes longer than their panel takes to come from memory.
+const FORESEEING_ROWS: u32 = 8;
+
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
 /// A product of rows of `k` values with panels, on one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Product {
@@ -263,6 +269,29 @@ impl Product {
 }
 
 impl<'c> Step<'c> {
+    /// Have the next panel's `vectors` that lie where those at `place` lie in this one brought near,
+    /// when the rows are many.
+    ///
+    /// A processor foresees a stream within a page of memory only, so every page of a panel that
+    /// comes from memory is waited for. Where rows are few, waiting for memory is all there is, and
+    /// more instructions make it longer.
+    pub(super) fn foresee(
+        &self,
+        k: &mut Builder<'c>,
+        product: &Product,
+        place: Ptr<'c>,
+        vectors: u64,
+    ) {
+        if self.rows < FORESEEING_ROWS {
+            return;
+        }
+        let next = k.at_bytes_constant(place, product.panel_bytes());
+        for line in (0..vectors * product.vector_bytes()).step_by(LINE_BYTES) {
+            let line = k.at_bytes_constant(next, line);
+            k.prefetch(line);
+        }
+    }
+
     /// The address `offset` bytes into each of the rows, of which `stride` are between two.
     pub(super) fn each_row(
         &self,

@@ -71,6 +71,9 @@ fn multiply<'c>(
     let rows = step.each_row(k, product, offset);
     if !product.widened {
         let weights = bf16::load_pairs(k, step.panel, pair);
+        let place = k.mul_constant(pair, 2 * product.vector_bytes());
+        let place = k.at_bytes(step.panel, place);
+        step.foresee(k, product, place, 2);
         for (row, sums) in rows.into_iter().zip(&mut sums) {
             let x = k.load_word_everywhere(row, product.lanes);
             *sums = [0, 1].map(|half| k.dot_bf16(sums[half], weights[half], x));

@@ -91,6 +91,7 @@ fn multiply<'c>(
     let offset = k.mul_constant(quad, product.vector_bytes());
     let place = k.at_bytes(at, offset);
     let packed = k.load_in_order::<I32>(place, product.lanes);
+    step.foresee(k, product, place, 1);
     let weights = [0, 4].map(|from| bytes::quads(k, product, packed, (from, 4)));
     let quad = k.add(first, quad);
     let rows = bytes::row_quads(k, product, step, quad);

@@ -56,6 +56,7 @@ fn multiply<'c>(
         let packed = k.load_in_order::<I32>(place, product.lanes);
         bytes::quads(k, product, packed, (0, 8))
     });
+    step.foresee(k, product, first, 2);
     let rows = bytes::row_quads(k, product, step, quad);
     for (row, sums) in rows.into_iter().zip(&mut sums) {
         *sums = bytes::multiply(k, product, *sums, weights, row);
