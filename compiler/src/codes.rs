@@ -427,6 +427,42 @@ pub const CODES: &[Code] = &[
         5,
         "A stage lies farther from the reference than two right implementations do.",
     ),
+    row(
+        "SC0703",
+        "not a prompt set",
+        3,
+        "`--quality` takes a JSON file with `name` and `prompts`, each with `prompt` and, if it has pictures, `images`: files relative to the set.",
+    ),
+    row(
+        "SC0704",
+        "a goal that is not understood",
+        2,
+        "`--goal` takes a name, `<=` or `>=`, and a number: `kl<=0.01`, `top1>=0.99`.",
+    ),
+    row(
+        "SC0705",
+        "cannot be measured here",
+        4,
+        "The quality sheet is filled by running the artifact, and this CPU cannot run its target.",
+    ),
+    row(
+        "SC0706",
+        "a goal is missed",
+        5,
+        "The artifact lies farther from `bf16` than `--goal` allows; nothing was written. The message names the layers that add most noise.",
+    ),
+    row(
+        "SC0707",
+        "logits that cannot be compared",
+        5,
+        "While the quality sheet was measured, a model computed NaN or infinity.",
+    ),
+    row(
+        "SC0708",
+        "no quality sheet",
+        2,
+        "A quality sheet stands in a `.sail` file; a checkpoint folder has none.",
+    ),
 ];
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod options;
 pub mod passes;
 pub mod pipeline;
 pub mod plan;
+pub mod quality;
 pub mod rewrite;
 pub mod stage;
 pub mod verify;

@@ -9,12 +9,14 @@ mod pieces;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use sail_ir::artifact::{ArtifactWriter, Manifest, SectionKind};
+use sail_ir::artifact::{ArtifactWriter, Manifest, Measured, SectionKind};
 use sail_ir::id::Id;
+use sail_kernels::packing::Loss;
 use sail_models::Model;
 
 use crate::error::{CompileError, Failure, boxed};
 use crate::plan::weights::Source;
+use crate::quality;
 use pieces::Piece;
 
 /// What goes into the file beside the manifest.
@@ -26,7 +28,14 @@ pub struct Parts<'a> {
     pub model: &'a Model,
 }
 
-/// Write the artifact to `path`; its size in bytes.
+/// An artifact that is whole and can be opened, but does not have its name yet. Dropped, it is gone.
+pub struct Assembled {
+    writer: ArtifactWriter,
+    manifest: Manifest,
+    bytes: u64,
+}
+
+/// Write everything for the artifact `path`, except its name.
 ///
 /// `progress` is told the bytes of the weights section written so far, and of all of it; it says
 /// whether to go on.
@@ -34,11 +43,11 @@ pub struct Parts<'a> {
 /// Refuses what the file system refuses, and gives up when told; nothing is left behind then.
 pub fn assemble(
     parts: &Parts<'_>,
-    manifest: Manifest,
+    mut manifest: Manifest,
     path: &Path,
     threads: usize,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<u64, Failure> {
+) -> Result<Assembled, Failure> {
     let mut writer = ArtifactWriter::create(path).map_err(boxed)?;
     writer
         .whole_section(SectionKind::Tokenizer, parts.model.tokenizer.as_bytes())
@@ -56,10 +65,12 @@ pub fn assemble(
         .enumerate()
         .flat_map(|(index, source)| pieces::of(Id::new(index), source))
         .collect();
+    let mut losses = vec![Loss::default(); parts.sources.len()];
     let mut section = writer.section(SectionKind::Weights).map_err(boxed)?;
     let pack = |piece: &Piece<'_>| piece.pack(&parts.model.weights);
-    ordered::map(&pieces, threads, pack, |piece, bytes| {
-        let bytes = bytes?;
+    ordered::map(&pieces, threads, pack, |piece, result| {
+        let (bytes, loss) = result?;
+        losses[piece.weight.index()] += loss;
         if piece.is_first() {
             let offset = section.align().map_err(boxed)?;
             let planned = rows[piece.weight].offset;
@@ -72,5 +83,38 @@ pub fn assemble(
         }
     })?;
     section.finish().map_err(boxed)?;
-    writer.finish(manifest).map_err(boxed)
+    let packed = parts.sources.iter().zip(losses).filter_map(|(source, loss)| match source {
+        Source::Packed(packed) => Some(quality::of_weight(packed, loss)),
+        Source::Plain { .. } | Source::RopeTable { .. } => None,
+    });
+    manifest.quality.weights = packed.collect();
+    let bytes = writer.seal(manifest.clone()).map_err(boxed)?;
+    Ok(Assembled { writer, manifest, bytes })
+}
+
+impl Assembled {
+    /// Where it is for now.
+    pub fn path(&self) -> &Path {
+        self.writer.temporary()
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Note what running it gave.
+    pub fn note(&mut self, measured: Measured) -> Result<(), Failure> {
+        self.manifest.quality.measured = Some(measured);
+        self.bytes = self.writer.seal(self.manifest.clone()).map_err(boxed)?;
+        Ok(())
+    }
+
+    /// Give it its name.
+    pub fn publish(self) -> Result<(), Failure> {
+        self.writer.publish().map_err(boxed)
+    }
 }

@@ -1,6 +1,6 @@
 //! What an artifact says about its model: the checked spec in the words of the file format.
 
-use sail_ir::artifact::{BuiltWith, Manifest};
+use sail_ir::artifact::{BuiltWith, Manifest, Quality};
 use sail_ir::plan::Plan;
 use sail_models::{Model, ModelSpec};
 
@@ -9,7 +9,8 @@ use crate::options::Options;
 /// Checkpoints hold bf16.
 const CHECKPOINT_VALUE_BYTES: u64 = 2;
 
-/// The manifest of `model` compiled with `options`; the writer adds the sections.
+/// The manifest of `model` compiled with `options`; the writer adds the sections, the linker the
+/// quality sheet.
 #[must_use]
 pub fn manifest(model: &Model, options: &Options, plan: Plan) -> Manifest {
     let ModelSpec { tiling, prompt, tokens, generation, .. } = model.spec.clone();
@@ -26,6 +27,7 @@ pub fn manifest(model: &Model, options: &Options, plan: Plan) -> Manifest {
             llvm: sail_kernels::llvm_version(),
         },
         options: options.echo(),
+        quality: Quality::default(),
         plan,
         sections: Vec::new(),
     }

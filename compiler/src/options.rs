@@ -3,8 +3,10 @@
 use sail_ir::{Scheme, Target};
 use sail_models::WeightSource;
 
-/// Options of one compile. Only `target`, `scheme`, `weights`, `context` and `disabled_rules`
-/// change the artifact.
+use crate::quality::Wanted;
+
+/// Options of one compile. Only `target`, `scheme`, `weights`, `context`, `disabled_rules` and
+/// `quality` change the artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub target: Target,
@@ -13,6 +15,8 @@ pub struct Options {
     /// Longest sequence; the model's own limit or [`DEFAULT_CONTEXT`], if that is less, by default.
     pub context: Option<u32>,
     pub threads: usize,
+    /// Run the artifact on a prompt set, and what it must reach there.
+    pub quality: Option<Wanted>,
     /// Fusion rules that are not applied, by name.
     pub disabled_rules: Vec<String>,
     /// Passes after which the module is printed on standard error, by name.
@@ -34,10 +38,19 @@ impl Options {
             weights: WeightSource::Checkpoint,
             context: None,
             threads: 1,
+            quality: None,
             disabled_rules: Vec::new(),
             print_ir_after: Vec::new(),
             timings: false,
         }
+    }
+
+    /// The same compile in `bf16`, of which nothing is asked or shown.
+    #[must_use]
+    pub fn in_bf16(&self) -> Self {
+        let (context, threads, weights) = (self.context, self.threads, self.weights);
+        let disabled_rules = self.disabled_rules.clone();
+        Self { context, threads, weights, disabled_rules, ..Self::new(self.target.clone()) }
     }
 
     /// Options that changed the artifact, as `--name=value`, for the artifact.
@@ -50,6 +63,8 @@ impl Options {
         }
         echo.extend(self.context.map(|context| format!("--context={context}")));
         echo.extend(self.disabled_rules.iter().map(|rule| format!("--disable-rule={rule}")));
+        let goals = self.quality.iter().flat_map(|wanted| &wanted.goals);
+        echo.extend(goals.map(|goal| format!("--goal={goal}")));
         echo
     }
 }

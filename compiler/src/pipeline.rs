@@ -3,32 +3,57 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use sail_ir::artifact::Measured;
 use sail_ir::id::{Id, KernelId};
 use sail_ir::output;
 use sail_models::Model;
 
 use crate::error::{CompileError, Failure, boxed};
+use crate::link::Assembled;
 use crate::options::Options;
 use crate::passes::{Passes, Settings};
 use crate::plan::build::{self, Bounds, Draft};
+use crate::quality::Wanted;
 use crate::stage::{Fused, Graph, Kernels, Module, Packed};
-use crate::{dialect, import, link, manifest, plan};
+use crate::{dialect, import, link, manifest, plan, quality};
 
-/// Compile the checkpoint in `dir` into the file `artifact`.
+/// Compile the checkpoint in `dir` into the file `output`.
 ///
 /// Reads tensor bytes only in the last step, some panels at a time: memory stays at some megabytes
 /// above the mapped checkpoint, whatever the size of the model. `progress` is told the bytes of
 /// weights written so far, and of all, and says whether to go on.
 ///
-/// Refuses what [`sail_models::open`] refuses, options the model has no room for, and what the file
-/// system refuses; `artifact` is then as it was, and so it is when `progress` says to stop.
+/// Refuses what [`sail_models::open`] refuses, options the model has no room for, what the file
+/// system refuses, and an artifact that misses its goals; the file at `output` is then as it was, and
+/// so it is when `progress` says to stop.
 pub fn compile(
     dir: &Path,
     options: &Options,
-    artifact: &Path,
+    output: &Path,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Report, Failure> {
     let model = sail_models::open(dir, options.weights).map_err(boxed)?; // checked files
+    if options.quality.is_some() {
+        quality::runs_here(&options.target).map_err(boxed)?;
+    }
+    let (mut artifact, mut report) = write(&model, options, output, progress)?;
+    if let Some(wanted) = &options.quality {
+        let measured = beside_bf16(&model, options, (&artifact, output), wanted, progress)?;
+        artifact.note(measured)?;
+        quality::judge(&artifact.manifest().quality, &wanted.goals).map_err(boxed)?;
+    }
+    report.bytes = artifact.bytes();
+    artifact.publish()?;
+    Ok(report)
+}
+
+/// Everything but the name of the file.
+fn write(
+    model: &Model,
+    options: &Options,
+    output: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(Assembled, Report), Failure> {
     let context = dialect::context();
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
     let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
@@ -41,10 +66,25 @@ pub fn compile(
     report_passes(&passes, options);
     let mut draft: Draft = build::draft(&kernels, &options.target, &bounds).map_err(boxed)?; // buffers, order, configs
     let code = draft.emit(options)?; // machine code, each distinct kernel once
-    let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model: &model };
-    let manifest = manifest::manifest(&model, options, draft.plan.clone());
-    let bytes = link::assemble(&parts, manifest, artifact, options.threads, progress)?;
-    Ok(Report::new(&draft, &code, bytes))
+    let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model };
+    let manifest = manifest::manifest(model, options, draft.plan.clone());
+    let artifact = link::assemble(&parts, manifest, output, options.threads, progress)?;
+    let report = Report::new(&draft, &code, artifact.bytes());
+    Ok((artifact, report))
+}
+
+/// Run the artifact and one of the same checkpoint in `bf16`, which is never given a name.
+fn beside_bf16(
+    model: &Model,
+    options: &Options,
+    (artifact, output): (&Assembled, &Path),
+    wanted: &Wanted,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Measured, Failure> {
+    let plain = options.in_bf16();
+    let output = output.with_added_extension("bf16");
+    let (reference, _) = write(model, &plain, &output, progress)?;
+    quality::measure([reference.path(), artifact.path()], &wanted.prompts, options.threads)
 }
 
 /// The text of a stage, without going further.
@@ -131,6 +171,7 @@ pub enum Emit {
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
+    /// Of the file.
     pub bytes: u64,
     pub kernels: usize,
     pub code_bytes: u64,

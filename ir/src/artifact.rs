@@ -20,6 +20,7 @@ mod check;
 mod error;
 mod header;
 mod manifest;
+mod quality;
 mod read;
 mod write;
 
@@ -30,6 +31,7 @@ pub use manifest::{
     BuiltWith, DecoderCard, ExpertsCard, Generation, Manifest, ModelCard, PromptSpec, Section,
     SectionKind, Tiling, TokenIds, VisionCard,
 };
+pub use quality::{Decibels, Divergence, LayerQuality, Measured, Quality, WeightQuality};
 pub use read::Artifact;
 pub use write::{ArtifactWriter, SectionWriter};
 

@@ -3,7 +3,7 @@
 mod ask;
 mod bench;
 mod error;
-mod inspect;
+pub mod inspect;
 mod measure;
 mod progress;
 mod run;

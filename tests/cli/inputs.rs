@@ -101,6 +101,7 @@ const INPUTS: &[Input] = &[
     Input { name: "one-pixel.png", make: |to| picture(to, 1, 1) },
     Input { name: "square.png", make: |to| picture(to, 84, 84) },
     Input { name: "wide.png", make: |to| picture(to, 30_000, 1) },
+    Input { name: "prompts.json", make: prompts },
     Input { name: "empty.sail", make: |to| fs::write(to, b"").map_err(failed) },
     Input { name: "foreign.sail", make: |to| fs::write(to, [7; 10_000]).map_err(failed) },
     Input { name: "newer.sail", make: newer_format },
@@ -182,6 +183,15 @@ fn negate(bytes: &mut [u8], stage: &str) {
 fn picture(to: &Path, width: u32, height: u32) -> Result<(), Outcome> {
     let pixels = image::RgbImage::from_pixel(width, height, image::Rgb([128, 128, 128]));
     pixels.save(to).map_err(failed)
+}
+
+/// Two questions, one of them about a picture, which is put beside them.
+fn prompts(to: &Path) -> Result<(), Outcome> {
+    picture(&to.with_file_name("grey.png"), 84, 84)?;
+    let set = r#"{"name": "two", "prompts": [
+        {"prompt": "What is this?", "images": ["grey.png"]}, {"prompt": "Why?"}
+    ]}"#;
+    fs::write(to, set).map_err(failed)
 }
 
 /// The checkpoint, compiled for the lowest target.

@@ -4,6 +4,7 @@ mod drawn;
 mod oracle;
 mod promises;
 mod prompts;
+mod quality;
 mod sizes;
 mod verified;
 
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Test> {
         promises::tests(),
         drawn::tests(),
         sizes::tests(),
+        quality::tests(),
     ];
     lists.into_iter().flatten().collect()
 }

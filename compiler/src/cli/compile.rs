@@ -12,6 +12,7 @@ use super::progress;
 use crate::error::{CompileError, Failure, boxed};
 use crate::options::Options;
 use crate::pipeline::{self, Report};
+use crate::quality::{Goal, PromptSet, Wanted};
 
 /// Compile a checkpoint into one `.sail` file.
 #[derive(Debug, Args)]
@@ -31,6 +32,12 @@ pub struct Compile {
     /// `random:SEED` instead of the folder's weights.
     #[arg(long)]
     weights: Option<String>,
+    /// Run the artifact beside `bf16` on this prompt set (JSON), and store how near it is.
+    #[arg(long, value_name = "PROMPTS")]
+    quality: Option<PathBuf>,
+    /// What must be reached there, else nothing is written: `kl<=0.01`, `top1>=0.99` (repeatable).
+    #[arg(long, requires = "quality")]
+    goal: Vec<String>,
     /// Longest sequence, pictures included; at most what the model was made for.
     #[arg(long)]
     context: Option<u32>,
@@ -132,10 +139,20 @@ impl Compile {
             weights,
             context: self.context,
             threads,
+            quality: self.wanted()?,
             disabled_rules: self.disable_rule.clone(),
             print_ir_after: self.print_ir_after.clone(),
             timings: self.timings,
         })
+    }
+
+    /// What is asked of the quality sheet, its files read.
+    fn wanted(&self) -> Result<Option<Wanted>, Failure> {
+        let Some(path) = &self.quality else { return Ok(None) };
+        let goals = self.goal.iter().map(|text| text.parse::<Goal>().map_err(boxed));
+        let goals = goals.collect::<Result<_, _>>()?;
+        let prompts = PromptSet::open(path).map_err(boxed)?;
+        Ok(Some(Wanted { prompts, goals }))
     }
 
     fn text(&self, options: &Options, report: &Report, seconds: f64) -> String {

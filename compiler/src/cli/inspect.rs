@@ -1,4 +1,4 @@
-//! `sailc inspect`: what is in a checkpoint folder.
+//! `sailc inspect`: what is in a checkpoint folder or in a `.sail` file.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,15 @@ use sail_models::spec::FeedForward;
 use sail_models::{Model, WeightSource};
 
 use crate::error::{Failure, boxed};
+use crate::quality::QualityError;
 
-/// Show what is in a checkpoint folder, checked as `compile` would.
+/// Show what is in a checkpoint folder, checked as `compile` would, or in a `.sail` file.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: sailc inspect SAIL-VL2-2B --tensors\nFor a .sail file: sail inspect FILE"
+    after_help = "Example: sailc inspect SAIL-VL2-2B --tensors\nMore of a .sail file: sail inspect FILE"
 )]
 pub struct Inspect {
-    /// Folder with config.json, tokenizer.json and the safetensors files.
+    /// Folder with config.json, tokenizer.json and the safetensors files, or a .sail file.
     checkpoint: PathBuf,
     /// Look at the configuration only, as if the weights were `random:SEED`.
     #[arg(long)]
@@ -23,6 +24,9 @@ pub struct Inspect {
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
+    /// Show the quality sheet of a .sail file.
+    #[arg(long, conflicts_with_all = ["weights", "tensors"])]
+    quality: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -30,6 +34,14 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(&self) -> Result<(), Failure> {
+        if self.checkpoint.is_file() && !self.tensors && self.weights.is_none() {
+            let path = self.checkpoint.clone();
+            return sail_runtime::cli::inspect::Inspect::new(path, self.quality, self.json).run();
+        }
+        if self.quality {
+            let path = self.checkpoint.display().to_string();
+            return Err(boxed(QualityError::NoSheet { path }));
+        }
         let source = match &self.weights {
             Some(text) => text.parse().map_err(boxed)?,
             None => WeightSource::Checkpoint,

@@ -2,7 +2,7 @@
 
 use sail_ir::id::WeightId;
 use sail_kernels::attention::rope_table;
-use sail_kernels::packing::pack_panel;
+use sail_kernels::packing::{Loss, pack_panel};
 use sail_models::{ModelError, Weights};
 
 use crate::error::{CompileError, Failure, boxed};
@@ -67,22 +67,23 @@ impl Piece<'_> {
         self.first == 0
     }
 
-    /// The bytes of the piece.
+    /// The bytes of the piece, and what packing lost.
     ///
     /// Refuses a checkpoint that can no longer be read, and values that the scheme cannot hold.
-    pub fn pack(&self, weights: &Weights) -> Result<Vec<u8>, Unpacked> {
-        match self.source {
-            Source::Packed(packed) => self.panels(packed, weights),
-            Source::Plain { paths, dims } => Ok(self.rows(paths, dims, weights)?),
+    pub fn pack(&self, weights: &Weights) -> Result<(Vec<u8>, Loss), Unpacked> {
+        let bytes = match self.source {
+            Source::Packed(packed) => return self.panels(packed, weights),
+            Source::Plain { paths, dims } => self.rows(paths, dims, weights)?,
             Source::RopeTable { positions, head_dim, theta } => {
                 let (head_dim, positions) = (narrow32(*head_dim), narrow32(*positions));
                 let table = rope_table(*theta, head_dim, positions);
-                Ok(table.iter().flat_map(|value| value.to_le_bytes()).collect())
+                table.iter().flat_map(|value| value.to_le_bytes()).collect()
             }
-        }
+        };
+        Ok((bytes, Loss::default()))
     }
 
-    fn panels(&self, packed: &Packed, weights: &Weights) -> Result<Vec<u8>, Unpacked> {
+    fn panels(&self, packed: &Packed, weights: &Weights) -> Result<(Vec<u8>, Loss), Unpacked> {
         let rows_of = |path: &String| match weights.tensor(path) {
             Some(tensor) => tensor.rows().0,
             None => panic!("broken invariant `link.known`: no tensor `{path}`"),
@@ -90,6 +91,7 @@ impl Piece<'_> {
         let panels = packed.panels_of(&packed.paths.iter().map(rows_of).collect::<Vec<_>>());
         let panel_bytes = narrow(packed.panel_bytes());
         let mut bytes = vec![0; panel_bytes * narrow(self.count)];
+        let mut loss = Loss::default();
         let row_bytes = narrow(packed.k * 2);
         let mut buffer = vec![0; row_bytes * packed.panel_width as usize];
         for (panel, out) in (self.first..).zip(bytes.chunks_exact_mut(panel_bytes)) {
@@ -101,7 +103,7 @@ impl Piece<'_> {
             }
             let rows = sources.iter().zip(buffer.chunks_exact(row_bytes));
             let rows: Vec<Option<&[u8]>> = rows.map(|(source, row)| source.map(|_| row)).collect();
-            pack_panel(packed.scheme, narrow(packed.k), &rows, out).map_err(|found| {
+            loss += pack_panel(packed.scheme, narrow(packed.k), &rows, out).map_err(|found| {
                 let source = sources[found.output].expect("rows of zeros are finite");
                 Unpacked::NotFinite(CompileError::NotFinite {
                     path: packed.paths[source.path].clone(),
@@ -111,7 +113,7 @@ impl Piece<'_> {
                 })
             })?;
         }
-        Ok(bytes)
+        Ok((bytes, loss))
     }
 
     fn rows(

@@ -48,6 +48,7 @@ pub fn check(manifest: &Manifest, machine: &Machine) -> Result<(), Incompatible>
         generation: _, // defaults that a request may change
         built_with: _, // informative
         options: _,    // informative
+        quality: _,    // informative
         plan: _,       // verified on its own when the file is opened
         sections: _,   // checked on their own when the file is opened
     } = manifest;

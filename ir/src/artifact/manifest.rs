@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Quality;
 use crate::plan::Plan;
 use crate::scheme::Scheme;
 use crate::target::Target;
@@ -28,6 +29,7 @@ pub struct Manifest {
     pub built_with: BuiltWith,
     /// Options of the compile that changed the result, as `--name=value`: no paths, no times.
     pub options: Vec<String>,
+    pub quality: Quality,
     pub plan: Plan,
     /// In the order of the file.
     pub sections: Vec<Section>,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -51,6 +52,7 @@ fn manifest(plan: Plan) -> Manifest {
         generation: Generation::default(),
         built_with: BuiltWith { sailc: "0.1.0".to_owned(), llvm: "22.1.8".to_owned() },
         options: vec!["--quant=bf16".to_owned()],
+        quality: Quality::default(),
         plan,
         sections: Vec::new(),
     }
@@ -113,6 +115,31 @@ fn the_same_content_is_the_same_bytes() {
     assert_eq!(fs::read(&first).unwrap(), fs::read(&second).unwrap());
     let [first, second] = [first, second].map(|path| Artifact::open(&path).unwrap().root_hash());
     assert_eq!(first, second);
+}
+
+#[test]
+fn a_sealed_file_is_whole_before_it_has_its_name_and_can_be_sealed_again() {
+    let (_folder, path) = sound();
+    let (plain, other) = (fs::read(&path).unwrap(), path.with_file_name("other.sail"));
+    let artifact = Artifact::open(&path).unwrap();
+    let mut weights = vec![0; artifact.weights().bytes as usize];
+    artifact.file().read_exact_at(&mut weights, artifact.weights().offset).unwrap();
+    let mut writer = ArtifactWriter::create(&other).unwrap();
+    writer.whole_section(SectionKind::Tokenizer, b"{}").unwrap();
+    writer.whole_section(SectionKind::Code, &CODE).unwrap();
+    writer.whole_section(SectionKind::Weights, &weights).unwrap();
+
+    let mut longer = manifest(crate::plan::tests::small());
+    longer.options.push("--context=7".repeat(1000));
+    writer.seal(longer.clone()).unwrap();
+    assert!(!other.exists());
+    let sealed = Artifact::open(writer.temporary()).unwrap();
+    assert_eq!(sealed.manifest().options, longer.options);
+
+    writer.seal(manifest(crate::plan::tests::small())).unwrap();
+    writer.publish().unwrap();
+    assert!(fs::read(&other).unwrap() == plain, "what was sealed before left a trace");
+    assert_eq!(files_in(path.parent().unwrap()).len(), 2);
 }
 
 #[test]
@@ -189,31 +216,31 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     .assert_eq(&message(b"\x89PNG\r\n\x1a\n and more"));
     expect![[r#"
         error[SC0402]: the artifact is cut short
-          because the file has 10572 of 21145 bytes
+          because the file has 10577 of 21154 bytes
 
         hint: copy the file again from where it came, or compile again
         exit 6
     "#]]
     .assert_eq(&message(&bytes[..bytes.len() / 2]));
     expect![[r#"
-        error[SC0404]: the artifact has the older format 0
-          because this program reads format 1
+        error[SC0404]: the artifact has the older format 1
+          because this program reads format 2
 
         hint: compile the checkpoint again
         exit 4
     "#]]
-    .assert_eq(&message(&with_format(0)));
+    .assert_eq(&message(&with_format(FORMAT - 1)));
     expect![[r#"
-        error[SC0404]: the artifact has the newer format 2
-          because this program reads format 1
+        error[SC0404]: the artifact has the newer format 3
+          because this program reads format 2
 
         hint: use a newer `sail`, or compile again
         exit 4
     "#]]
-    .assert_eq(&message(&with_format(2)));
+    .assert_eq(&message(&with_format(FORMAT + 1)));
     expect![[r#"
         error[SC0405]: the artifact has bytes after its end
-          because the file has 21146 bytes, its header says 21145
+          because the file has 21155 bytes, its header says 21154
 
         hint: copy the file again from where it came, or compile again
         exit 6

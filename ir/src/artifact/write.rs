@@ -116,29 +116,60 @@ impl ArtifactWriter {
     /// # Panics
     ///
     /// When the last section was not finished.
-    pub fn finish(mut self, mut manifest: Manifest) -> Result<u64, ArtifactError> {
+    pub fn finish(mut self, manifest: Manifest) -> Result<u64, ArtifactError> {
+        let bytes = self.seal(manifest)?;
+        self.publish()?;
+        Ok(bytes)
+    }
+
+    /// Write manifest and header, so that the file is whole under its [temporary
+    /// name](Self::temporary) and can be opened before it has its own; its bytes.
+    ///
+    /// Sealed again, the file has the later manifest.
+    ///
+    /// # Panics
+    ///
+    /// When the last section was not finished.
+    pub fn seal(&mut self, mut manifest: Manifest) -> Result<u64, ArtifactError> {
         assert!(!self.open, "broken invariant `artifact.sections_finished`: at the end");
-        manifest.sections = std::mem::take(&mut self.sections);
+        manifest.sections = self.sections.clone();
         let json = serde_json::to_vec(&manifest).expect("a manifest has string keys only");
-        self.align_to(PAGE_BYTES)?;
-        let manifest_offset = self.position;
-        self.append(&json)?;
+        let manifest_offset = self.position.next_multiple_of(PAGE_BYTES);
         let header = Header {
-            file_bytes: self.position,
+            file_bytes: manifest_offset + json.len() as u64,
             manifest_offset,
             manifest_bytes: json.len() as u64,
             manifest_hash: *blake3::hash(&json).as_bytes(),
         };
-        self.publish(&header).map_err(|error| ArtifactError::io("write", &self.path, error))?;
+        self.write_end(&header, &json)
+            .map_err(|error| ArtifactError::io("write", &self.path, error))?;
         Ok(header.file_bytes)
     }
 
-    fn publish(&mut self, header: &Header) -> io::Result<()> {
+    /// Where the file is until it is published.
+    #[must_use]
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Make a sealed file durable and give it its name.
+    pub fn publish(mut self) -> Result<(), ArtifactError> {
+        self.rename().map_err(|error| ArtifactError::io("write", &self.path, error))
+    }
+
+    fn write_end(&mut self, header: &Header, json: &[u8]) -> io::Result<()> {
         self.out.flush()?;
         let file = self.out.get_mut();
+        // Cuts off a manifest written before, or grows by a gap of zeros.
+        file.set_len(header.manifest_offset)?;
+        file.seek(SeekFrom::Start(header.manifest_offset))?;
+        file.write_all(json)?;
         file.seek(SeekFrom::Start(0))?;
-        file.write_all(&header.encode())?;
-        file.sync_all()?;
+        file.write_all(&header.encode())
+    }
+
+    fn rename(&mut self) -> io::Result<()> {
+        self.out.get_mut().sync_all()?;
         fs::rename(&self.temporary, &self.path)?;
         self.renamed = true;
         File::open(folder_of(&self.path))?.sync_all()

@@ -4,7 +4,7 @@
 use half::bf16;
 use sail_ir::scheme::Scheme;
 
-use super::{NotFinite, values_of};
+use super::{Loss, NotFinite, squares, values_of};
 
 const GROUP: usize = Scheme::GROUP as usize;
 /// Greatest nibble.
@@ -23,8 +23,9 @@ struct Grid {
 }
 
 /// Pack one panel; see [`super::pack_panel`].
-pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<(), NotFinite> {
+pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<Loss, NotFinite> {
     out.fill(0);
+    let mut loss = Loss::default();
     let width = rows.len();
     for (output, row) in rows.iter().enumerate() {
         let Some(row) = row else { continue };
@@ -34,20 +35,33 @@ pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<(
             let nibbles = group.len().next_multiple_of(4) / 2 * width;
             let (here, after) = rest.split_at_mut(nibbles + 4 * width);
             rest = after;
-            let grid = Grid::of(group);
-            put(grid, group, (output, width), here);
+            let mut stored = [0.0; GROUP];
+            let stored = &mut stored[..group.len()];
+            let grid = round(group, stored);
+            put(grid, stored, (output, width), here);
+            loss += Loss::of(group, stored);
         }
     }
-    Ok(())
+    Ok(loss)
 }
 
-/// Put the nibbles of a group and its word where they belong.
-fn put(grid: Grid, group: &[f32], (output, width): (usize, usize), out: &mut [u8]) {
+/// The best grid of a group and, in `stored`, the points of it that are nearest.
+fn round(group: &[f32], stored: &mut [f32]) -> Grid {
+    let grid = Grid::of(group);
+    for (stored, value) in stored.iter_mut().zip(group) {
+        *stored = grid.stored(*value);
+    }
+    grid
+}
+
+/// Put the nibbles of a group, whose values are points of its grid, and its word where they belong.
+fn put(grid: Grid, stored: &[f32], (output, width): (usize, usize), out: &mut [u8]) {
     let half = width / 2;
     let shift = if output < half { 0 } else { 4 };
     let words = out.len() - 4 * width;
     let (nibbles, words) = out.split_at_mut(words);
-    for (quad, place) in group.chunks(4).zip(nibbles[4 * (output % half)..].chunks_mut(2 * width)) {
+    let places = nibbles[4 * (output % half)..].chunks_mut(2 * width);
+    for (quad, place) in stored.chunks(4).zip(places) {
         for (at, byte) in place[..4].iter_mut().enumerate() {
             let nibble = quad.get(at).map_or(grid.zero, |value| grid.nibble(*value));
             *byte |= (nibble as u8) << shift;
@@ -98,21 +112,17 @@ impl Grid {
         if self.scale == 0.0 { 0.0 } else { 1.0 / self.scale }
     }
 
-    /// The sum of squared errors, in eight parts that go side by side.
+    /// What a value comes back as.
+    fn stored(self, value: f32) -> f32 {
+        (self.nibble(value) - self.zero) * self.scale
+    }
+
+    /// The sum of squared errors.
     fn error(self, group: &[f32]) -> f32 {
         let inverse = self.inverse();
-        let mut sums = [0.0_f32; 8];
-        let (chunks, rest) = group.as_chunks::<8>();
-        let square = |value: f32| {
-            let off = (nearest(value * inverse + self.zero) - self.zero) * self.scale - value;
-            off * off
-        };
-        for chunk in chunks {
-            for (sum, value) in sums.iter_mut().zip(chunk) {
-                *sum += square(*value);
-            }
-        }
-        sums.iter().sum::<f32>() + rest.iter().map(|value| square(*value)).sum::<f32>()
+        squares(group, |value| {
+            (nearest(value * inverse + self.zero) - self.zero) * self.scale - value
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Scheme `int8` on the host: one scale an output, the greatest magnitude of a row becomes 127.
 
-use super::{NotFinite, values_of};
+use super::{Loss, NotFinite, values_of};
 
 /// Greatest magnitude of an integer.
 const MOST: f32 = 127.0;
@@ -8,31 +8,37 @@ const MOST: f32 = 127.0;
 const OFFSET: i32 = 128;
 
 /// Pack one panel; see [`super::pack_panel`].
-pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<(), NotFinite> {
+pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<Loss, NotFinite> {
     let width = rows.len();
     let (bytes, scales) = out.split_at_mut(k.next_multiple_of(4) * width);
     bytes.fill(OFFSET as u8);
     scales.fill(0);
+    let mut loss = Loss::default();
     for (output, row) in rows.iter().enumerate() {
         let Some(row) = row else { continue };
         let values = values_of(k, row, output)?;
-        let (integers, scale) = quantize(&values);
-        for (quad, place) in integers.chunks(4).zip(bytes[4 * output..].chunks_mut(4 * width)) {
-            for (byte, integer) in place.iter_mut().zip(quad) {
-                *byte = (i32::from(*integer) + OFFSET) as u8;
+        let (scale, inverse) = scale_of(&values);
+        for (quad, place) in values.chunks(4).zip(bytes[4 * output..].chunks_mut(4 * width)) {
+            for (byte, value) in place.iter_mut().zip(quad) {
+                *byte = (integer(*value, inverse) as i32 + OFFSET) as u8;
             }
         }
         scales[4 * output..][..4].copy_from_slice(&scale.to_le_bytes());
+        let stored = values.iter().map(|value| integer(*value, inverse) * scale);
+        loss += Loss::of(&values, &stored.collect::<Vec<_>>());
     }
-    Ok(())
+    Ok(loss)
 }
 
-/// The integers of a row and what one of them is worth.
-fn quantize(row: &[f32]) -> (Vec<i8>, f32) {
+/// What an integer of a row is worth, and how many a value of 1 is.
+fn scale_of(row: &[f32]) -> (f32, f32) {
     let greatest = row.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    let inverse = if greatest == 0.0 { 0.0 } else { MOST / greatest };
-    let integers = row.iter().map(|value| (value * inverse).round_ties_even() as i8).collect();
-    (integers, greatest / MOST)
+    (greatest / MOST, if greatest == 0.0 { 0.0 } else { MOST / greatest })
+}
+
+/// The nearest integer, ties to even.
+fn integer(value: f32, inverse: f32) -> f32 {
+    (value * inverse).round_ties_even()
 }
 
 /// The values of row `output` of a packed panel of `width` outputs, as products take them.

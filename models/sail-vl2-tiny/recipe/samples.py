@@ -1,5 +1,7 @@
 """Draws the sample pictures beside the model: python samples.py [FOLDER]
 
+`questions.json` has questions and right answers, `prompts.json` the same questions as a set for `sailc compile --quality`.
+
 They come from a seed that neither the lessons nor the exam use, and are not chosen by what the model makes of them.
 """
 import json
@@ -30,6 +32,9 @@ def main():
         picture.save(folder / f"{name}.png", optimize=True)
         asked += [{"picture": f"{name}.png", "kind": q.kind, "question": q.text, "answer": q.answer} for q in questions]
     (folder / "questions.json").write_text(json.dumps(asked, indent=1) + "\n")
+    prompts = [{"prompt": q["question"], "images": [q["picture"]]} for q in asked]
+    prompts = {"name": "sail-vl2-tiny samples", "prompts": prompts}
+    (folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,17 +24,30 @@ pub struct Inspect {
     /// Rows of the size class to show; the largest class unless said.
     #[arg(long, value_name = "N", requires = "plan")]
     class: Option<u32>,
+    /// Show the quality sheet: what fewer bits cost, as it was measured when compiling.
+    #[arg(long, conflicts_with = "plan")]
+    quality: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 impl Inspect {
+    /// Of a whole file, or of its quality sheet alone.
+    #[must_use]
+    pub fn new(file: PathBuf, quality: bool, json: bool) -> Self {
+        Self { file, plan: None, class: None, quality, json }
+    }
+
     pub fn run(&self) -> Result<(), Failure> {
         let file = self.file.display().to_string();
         let artifact = Artifact::open(&self.file)
             .map_err(|error| boxed(RunError::Artifact { file, error }))?;
         let manifest = artifact.manifest();
+        if self.quality {
+            print!("{}", sheet(manifest, self.json));
+            return Ok(());
+        }
         if let Some(name) = &self.plan {
             return self.print_plan(manifest, name);
         }
@@ -68,6 +81,22 @@ impl Inspect {
             false => plan.listing(function, class).to_string(),
         };
         output::put(&text).map_err(boxed)
+    }
+}
+
+fn sheet(manifest: &Manifest, json: bool) -> String {
+    let Manifest { scheme, quality, .. } = manifest;
+    match json {
+        true => {
+            let document = json!({
+                "schema": "sail.quality/1",
+                "scheme": scheme,
+                "weights": quality.weights,
+                "measured": quality.measured,
+            });
+            format!("{document}\n")
+        }
+        false => format!("quality of `{scheme}` against `bf16` of the same checkpoint\n{quality}"),
     }
 }
 

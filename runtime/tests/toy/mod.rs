@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sail_ir::DType;
 use sail_ir::artifact::{
-    ArtifactWriter, BuiltWith, DecoderCard, Generation, Manifest, ModelCard, PromptSpec,
+    ArtifactWriter, BuiltWith, DecoderCard, Generation, Manifest, ModelCard, PromptSpec, Quality,
     SectionKind, Tiling, TokenIds, VisionCard,
 };
 use sail_ir::id::{BufferId, IdVec, KernelId, StepId};
@@ -269,6 +269,7 @@ fn manifest(plan: Plan) -> Manifest {
         generation: Generation { max_tokens: 24, ..Generation::default() },
         built_with: BuiltWith { sailc: "toy".to_owned(), llvm: "none".to_owned() },
         options: Vec::new(),
+        quality: Quality::default(),
         plan,
         sections: Vec::new(),
     }
