@@ -28,14 +28,14 @@ pub fn time(
     buffers: &[Vec<u8>],
 ) {
     let target = host().expect("kernels need at least x86-64-v3");
-    let rows = match kernel.grid().count {
+    let rows = kernel.grid().rows(match kernel.grid().count {
         Count::Tokens => counts.tokens,
         Count::Images => counts.images,
         Count::Outputs => counts.outputs,
-    };
+    });
     let cost = kernel.cost();
-    let operations = Estimate::of(&cost, rows.into(), positions).operations;
-    let bytes = Estimate::of(&cost, rows.into(), 0).bytes + cost.position_bytes * positions;
+    let operations = Estimate::of(&cost, rows, positions).operations;
+    let bytes = Estimate::of(&cost, rows, 0).bytes + cost.position_bytes * positions;
     group.throughput(if operations > ARITHMETIC * bytes {
         Throughput::Elements(operations)
     } else {

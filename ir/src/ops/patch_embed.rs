@@ -17,8 +17,9 @@ use crate::shape::{Dim, Type};
 /// | `positions` | `[p, d]` or `[1, p, d]` | bf16                                   |
 /// | `y`         | `[n, p, d]`             | bf16                                   |
 ///
-/// Patches as in `sail.patches`. Rounding: f32 from the product to the sum with the position,
-/// rounded to bf16 once; the single ops round four times. Source: `SAILViTPreprocessor`.
+/// Patches as in `sail.patches`. Rounding: the product with its bias stays f32, as in every fused
+/// product; then to bf16 after the norm's scale, after its weight and after the position, as the
+/// published model does. The single ops round after the bias as well. Source: `SAILViTPreprocessor`.
 pub const PATCH_EMBED: Op = Op {
     name: "patch_embed",
     summary: "patches, product, bias, RMS norm, positions",

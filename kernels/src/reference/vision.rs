@@ -56,7 +56,7 @@ pub struct PatchEmbed<'a> {
 
 /// Pixels to the rows the first block reads: `rms_norm(patches · weightᵀ + bias) + positions`.
 ///
-/// Nothing rounds on the way, the sum with the positions does.
+/// The product with its bias stays unrounded; then as [`rms_norm`] and [`add_positions`] round.
 #[must_use]
 pub fn patch_embed(
     pixels: &[f64],
@@ -65,7 +65,7 @@ pub fn patch_embed(
     rounding: Rounding,
 ) -> Vec<f64> {
     let x = product_bias(&patches(pixels, picture), embed.weight, embed.bias);
-    let normal = rms_norm(&x, embed.norm, embed.eps, Rounding::Exact);
+    let normal = rms_norm(&x, embed.norm, embed.eps, rounding);
     add_positions(&normal, embed.positions, rounding)
 }
 
@@ -150,6 +150,22 @@ mod tests {
         let y = patch_embed(&[3.0], picture, &embed, Rounding::Exact);
         assert!((y[0] - 10.0 - 3.0 / 12.5f64.sqrt()).abs() < 1e-14);
         assert!((y[1] - 20.0 - 4.0 / 12.5f64.sqrt()).abs() < 1e-14);
+    }
+
+    #[test]
+    fn the_patch_embedding_rounds_what_the_norm_gives() {
+        // The norm gives about 1 + 2^-10, which rounds to 1; a position of -1 shows what is left.
+        let embed = PatchEmbed {
+            weight: &[1.0 + 2f64.powi(-9), 1.0],
+            bias: &[0.0, 0.0],
+            norm: &[1.0, 1.0],
+            positions: &[-1.0, -1.0],
+            eps: 0.0,
+        };
+        let picture = Picture { channels: 1, size: 1, patch: 1 };
+        let exact = patch_embed(&[1.0], picture, &embed, Rounding::Exact);
+        assert!(exact[0] > 2f64.powi(-11), "{exact:?}");
+        assert_eq!(patch_embed(&[1.0], picture, &embed, Rounding::Bf16), [0.0, 0.0]);
     }
 
     #[test]
