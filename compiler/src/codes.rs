@@ -48,6 +48,12 @@ pub const CODES: &[Code] = &[
         "The artifact has other functions; the hint lists them.",
     ),
     row(
+        "SC0114",
+        "no questions with answers",
+        3,
+        "`sail eval` reads `scenes.jsonl` of a folder: on each line an object with `picture`, `kind`, `question` and `answer`.",
+    ),
+    row(
         "SC0201",
         "a file cannot be read",
         3,

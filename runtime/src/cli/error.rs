@@ -13,6 +13,8 @@ pub enum CommandError {
     Io { doing: &'static str, path: String, because: String },
     /// The ids of a prompt are not there.
     Ids { path: String, because: String },
+    /// Questions with known answers are not there.
+    Scenes { path: String, because: String },
     /// The artifact has no such function or class.
     Unknown { what: String, known: String },
 }
@@ -34,6 +36,9 @@ impl fmt::Display for CommandError {
             Self::Ids { path, because } => {
                 write!(f, "there are no token ids\n  in `{path}`\n  because {because}")
             }
+            Self::Scenes { path, because } => {
+                write!(f, "there are no questions\n  in `{path}`\n  because {because}")
+            }
             Self::Unknown { what, .. } => f.write_str(what),
         }
     }
@@ -47,6 +52,7 @@ impl Help for CommandError {
             Self::Io { .. } => "SC0111",
             Self::Ids { .. } => "SC0112",
             Self::Unknown { .. } => "SC0113",
+            Self::Scenes { .. } => "SC0114",
         }
     }
 
@@ -54,6 +60,10 @@ impl Help for CommandError {
         match self {
             Self::Io { .. } => None,
             Self::Ids { .. } => Some("write `[1, 2, 3]`, or `{\"prompt\": [1, 2, 3]}`".to_owned()),
+            Self::Scenes { .. } => Some(
+                "a line is `{\"picture\": FILE or null, \"kind\": …, \"question\": …, \"answer\": …}`"
+                    .to_owned(),
+            ),
             Self::Unknown { known, .. } => Some(format!("the artifact has {known}")),
         }
     }
@@ -61,7 +71,7 @@ impl Help for CommandError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Io { .. } => 1,
-            Self::Ids { .. } => 3,
+            Self::Ids { .. } | Self::Scenes { .. } => 3,
             Self::Unknown { .. } => 2,
         }
     }
