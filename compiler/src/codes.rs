@@ -60,6 +60,12 @@ pub const CODES: &[Code] = &[
         "No value of the model has a name that the pattern of `--tap` fits.",
     ),
     row(
+        "SC0116",
+        "no questions with answers",
+        3,
+        "`sail eval` reads `scenes.jsonl` of a folder: on each line an object with `picture`, `kind`, `question` and `answer`.",
+    ),
+    row(
         "SC0201",
         "a file cannot be read",
         3,

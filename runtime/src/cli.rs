@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod error;
+mod eval;
 pub mod inspect;
 mod measure;
 mod progress;
@@ -34,6 +35,8 @@ pub enum Command {
     Run(Box<run::Run>),
     /// Show what is in a `.sail` file.
     Inspect(inspect::Inspect),
+    /// Ask questions with known answers and count those that are answered exactly.
+    Eval(eval::Eval),
     /// Measure speed, against what this machine can do in the same seconds.
     Bench(bench::Bench),
 }
@@ -43,6 +46,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Bench(command) => command.run(),
     }
 }

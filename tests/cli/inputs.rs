@@ -102,6 +102,14 @@ const INPUTS: &[Input] = &[
     Input { name: "square.png", make: |to| picture(to, 84, 84) },
     Input { name: "wide.png", make: |to| picture(to, 30_000, 1) },
     Input { name: "prompts.json", make: prompts },
+    Input { name: "scenes", make: scenes },
+    Input {
+        name: "bad-scenes",
+        make: |to| {
+            fs::create_dir(to).map_err(failed)?;
+            fs::write(to.join("scenes.jsonl"), "{\"kind\": 1}\n").map_err(failed)
+        },
+    },
     Input { name: "empty.sail", make: |to| fs::write(to, b"").map_err(failed) },
     Input { name: "foreign.sail", make: |to| fs::write(to, [7; 10_000]).map_err(failed) },
     Input { name: "newer.sail", make: newer_format },
@@ -192,6 +200,17 @@ fn prompts(to: &Path) -> Result<(), Outcome> {
         {"prompt": "What is this?", "images": ["grey.png"]}, {"prompt": "Why?"}
     ]}"#;
     fs::write(to, set).map_err(failed)
+}
+
+/// Two questions with answers, one of them about a picture.
+fn scenes(to: &Path) -> Result<(), Outcome> {
+    fs::create_dir(to).map_err(failed)?;
+    picture(&to.join("grey.png"), 84, 84)?;
+    let lines = [
+        r#"{"picture": "grey.png", "kind": "what", "question": "What is this?", "answer": "grey"}"#,
+        r#"{"picture": null, "kind": "why", "question": "Why?", "answer": "so"}"#,
+    ];
+    fs::write(to.join("scenes.jsonl"), lines.join("\n")).map_err(failed)
 }
 
 /// The checkpoint, compiled for the lowest target.

@@ -15,6 +15,8 @@ pub enum CommandError {
     Ids { path: String, because: String },
     /// No value has such a name.
     NoTap { pattern: String },
+    /// Questions with known answers are not there.
+    Scenes { path: String, because: String },
     /// The artifact has no such function or class.
     Unknown { what: String, known: String },
 }
@@ -42,6 +44,9 @@ impl fmt::Display for CommandError {
                     "there is no value `{pattern}`\n  because none of this prompt has such a name"
                 )
             }
+            Self::Scenes { path, because } => {
+                write!(f, "there are no questions\n  in `{path}`\n  because {because}")
+            }
             Self::Unknown { what, .. } => f.write_str(what),
         }
     }
@@ -56,6 +61,7 @@ impl Help for CommandError {
             Self::Ids { .. } => "SC0112",
             Self::Unknown { .. } => "SC0113",
             Self::NoTap { .. } => "SC0115",
+            Self::Scenes { .. } => "SC0116",
         }
     }
 
@@ -66,6 +72,10 @@ impl Help for CommandError {
             Self::NoTap { .. } => Some(
                 "names are `layers.N`, `router.N`, `logits` and, with a picture, `pixels`, `vit.N`, `vision`, `image_features`; `*` stands for all".to_owned(),
             ),
+            Self::Scenes { .. } => Some(
+                "a line is `{\"picture\": FILE or null, \"kind\": …, \"question\": …, \"answer\": …}`"
+                    .to_owned(),
+            ),
             Self::Unknown { known, .. } => Some(format!("the artifact has {known}")),
         }
     }
@@ -73,7 +83,7 @@ impl Help for CommandError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Io { .. } => 1,
-            Self::Ids { .. } => 3,
+            Self::Ids { .. } | Self::Scenes { .. } => 3,
             Self::Unknown { .. } | Self::NoTap { .. } => 2,
         }
     }

@@ -45,8 +45,7 @@ impl Inspect {
             .map_err(|error| boxed(RunError::Artifact { file, error }))?;
         let manifest = artifact.manifest();
         if self.quality {
-            print!("{}", sheet(manifest, self.json));
-            return Ok(());
+            return output::put(&sheet(manifest, self.json)).map_err(boxed);
         }
         if let Some(name) = &self.plan {
             return self.print_plan(manifest, name);
