@@ -26,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Compile a checkpoint into one `.sail` file.
     Compile(compile::Compile),
-    /// Show what is in a checkpoint folder.
+    /// Show what is in a checkpoint folder or in a `.sail` file.
     Inspect(inspect::Inspect),
     /// Say more about an error code, for example `sailc explain SC0204`.
     Explain(explain::Explain),

@@ -216,7 +216,7 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     .assert_eq(&message(b"\x89PNG\r\n\x1a\n and more"));
     expect![[r#"
         error[SC0402]: the artifact is cut short
-          because the file has 10577 of 21154 bytes
+          because the file has 10593 of 21186 bytes
 
         hint: copy the file again from where it came, or compile again
         exit 6
@@ -240,7 +240,7 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     .assert_eq(&message(&with_format(FORMAT + 1)));
     expect![[r#"
         error[SC0405]: the artifact has bytes after its end
-          because the file has 21155 bytes, its header says 21154
+          because the file has 21187 bytes, its header says 21186
 
         hint: copy the file again from where it came, or compile again
         exit 6
