@@ -23,6 +23,11 @@ impl Scope<'_> {
         fixed(&self.dims(self.op.operands[index]))
     }
 
+    /// Is operand `index` stored in panels?
+    pub fn is_packed(&self, index: usize) -> bool {
+        matches!(self.view.values[self.op.operands[index]].ty, Type::Packed { .. })
+    }
+
     /// Known sizes of result `index`.
     pub fn result(&self, index: usize) -> Vec<u32> {
         fixed(&self.dims(self.op.results[index]))
