@@ -4,9 +4,9 @@ use criterion::Criterion;
 use sail_bench::{drawn, images, time, tokens};
 use sail_kernels::Rows;
 use sail_kernels::elementwise::{Activation, Add, Function};
-use sail_kernels::emit::run::{i32_bytes, poisoned};
+use sail_kernels::emit::run::{host, i32_bytes, poisoned};
 use sail_kernels::norm::{LayerNorm, RmsNorm};
-use sail_kernels::rows::Embed;
+use sail_kernels::rows::{Embed, EmbedPacked};
 use sail_kernels::vision::{Patches, PixelShuffle};
 
 const ROWS: u32 = 512;
@@ -30,7 +30,10 @@ pub fn bench(criterion: &mut Criterion) {
         time(&mut group, &kernel, counts, 0, &[x.clone(), y.clone()]);
     }
     let ids: Vec<i32> = (0..ROWS as i32).map(|t| t * 7 % ROWS as i32).collect();
-    time(&mut group, &Embed { width }, counts, 0, &[i32_bytes(&ids), x, y]);
+    let kernel = EmbedPacked::new(width, &host().expect("kernels need at least x86-64-v3"));
+    let buffers = [i32_bytes(&ids), x, y];
+    time(&mut group, &Embed { width }, counts, 0, &buffers);
+    time(&mut group, &kernel, counts, 0, &buffers);
 
     let pixels = drawn(5, 3 * 448 * 448);
     let y = poisoned(pixels.len());

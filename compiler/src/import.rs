@@ -130,6 +130,7 @@ impl<'c> Importer<'c> {
             shapes: &self.shapes,
             block: &block,
             taps,
+            weights: BTreeMap::new(),
             names: arguments.iter().map(|(name, _)| (*name).to_owned()).collect(),
             module: String::new(),
         };
@@ -158,6 +159,8 @@ pub struct Builder<'c, 'm> {
     shapes: &'m Shapes,
     block: &'m Block<'c>,
     taps: bool,
+    /// Weights that were asked for, by their paths: a table that is the head as well is one value.
+    weights: BTreeMap<Vec<String>, Handle<'c, 'm>>,
     names: BTreeSet<String>,
     /// Where in the checkpoint's modules the text is: `layers.0.mlp`.
     module: String,
@@ -167,11 +170,11 @@ impl<'c, 'm> GraphBuilder for Builder<'c, 'm> {
     type Value = Handle<'c, 'm>;
 
     fn weight(&mut self, path: &str) -> Self::Value {
-        self.join(&[path.to_owned()], "one")
+        self.join(vec![path.to_owned()], "one")
     }
 
     fn stacked_weights(&mut self, paths: &[String]) -> Self::Value {
-        self.join(paths, "stack")
+        self.join(paths.to_vec(), "stack")
     }
 
     fn emit(
@@ -219,7 +222,10 @@ impl<'c, 'm> Builder<'c, 'm> {
     }
 
     /// The tensors `paths`, all of the shape of the first, as one weight.
-    fn join(&mut self, paths: &[String], join: &str) -> Handle<'c, 'm> {
+    fn join(&mut self, paths: Vec<String>, join: &str) -> Handle<'c, 'm> {
+        if let Some(weight) = self.weights.get(&paths) {
+            return *weight;
+        }
         let shape = self.shapes.get(&paths[0]).unwrap_or_else(|| {
             panic!("sailc: broken invariant `import.weights`: the spec has no `{}`", paths[0])
         });
@@ -228,12 +234,15 @@ impl<'c, 'm> Builder<'c, 'm> {
             sizes.insert(0, paths.len() as u64);
         }
         let attributes = [
-            ("paths", Attribute::Texts(paths.to_vec())),
+            ("paths", Attribute::Texts(paths.clone())),
             ("join", Attribute::Text(join.to_owned())),
         ];
         let written = [Type::fixed(&sizes, DType::Bf16)];
-        let name = weight_name(paths);
-        self.append("weight", &[], &attributes.into_iter().collect(), &written, &name)[0]
+        let name = weight_name(&paths);
+        let weight =
+            self.append("weight", &[], &attributes.into_iter().collect(), &written, &name)[0];
+        self.weights.insert(paths, weight);
+        weight
     }
 
     /// What to call the result of `op`, and where in the checkpoint's modules the text is now.

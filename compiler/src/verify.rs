@@ -190,7 +190,13 @@ fn packing<S: Stage>(row: &Row, operands: &[Type]) -> Result<(), String> {
         let name = row.operand_name(index).unwrap_or_default();
         let expected = S::PACKED && row.packed.contains(&name);
         let found = matches!(ty, Type::Packed { .. });
-        if found != expected {
+        if S::PACKED && row.moved.contains(&name) {
+            if let Type::Packed { scheme, .. } = ty
+                && !scheme.keeps_values()
+            {
+                return Err(format!("`{name}` is `{ty}`, which does not keep the values"));
+            }
+        } else if found != expected {
             let must = if expected { "must be packed" } else { "must not be packed" };
             return Err(format!("`{name}` is `{ty}` and {must} in stage `{}`", S::NAME));
         }

@@ -21,6 +21,9 @@ pub struct Op {
     pub lowered: &'static [&'static str],
     /// Which operands are weights of products: tensors at first, packed from stage `packed` on.
     pub packed: &'static [&'static str],
+    /// Operands that may be packed from stage `packed` on, in a scheme that keeps the values, since
+    /// the op only moves them.
+    pub moved: &'static [&'static str],
     pub attributes: &'static [Field],
     pub results: &'static [&'static str],
     pub legal_in: Stages,
@@ -39,6 +42,7 @@ impl Op {
         operands: &[],
         lowered: &[],
         packed: &[],
+        moved: &[],
         attributes: &[],
         results: &["y"],
         legal_in: Stages::GRAPH.and_later(),

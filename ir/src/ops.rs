@@ -164,6 +164,8 @@ mod tests {
             assert!(op.rows_of < op.operands.len().max(1), "`{}`: `rows_of`", op.name);
             let unknown = op.packed.iter().find(|name| !op.operands.contains(name));
             assert_eq!(unknown, None, "`{}` packs what it does not read", op.name);
+            let unknown = op.moved.iter().find(|name| !op.operands.contains(name));
+            assert_eq!(unknown, None, "`{}` moves what it does not read", op.name);
             assert_eq!(lookup(op.name).map(|row| row.name), Some(op.name));
         }
     }

@@ -74,6 +74,15 @@ impl Scheme {
         }
     }
 
+    /// Are the values those of the checkpoint, so that a row can be read out again?
+    #[must_use]
+    pub const fn keeps_values(self) -> bool {
+        match self {
+            Self::Bf16 => true,
+            Self::Int8 | Self::Int4 => false,
+        }
+    }
+
     /// Bytes of a packed `[n, k]` weight in panels of `panel_width` outputs.
     #[must_use]
     pub fn packed_bytes(self, n: u64, k: u64, panel_width: u64) -> u64 {

@@ -92,6 +92,7 @@ pub const KERNELS: &[Template] = &[
     Template { name: "combine", twin: "combine", tolerance: ROUNDED_ONCE, targets: X86_64 },
     Template { name: "combine_add", twin: "combine_add", tolerance: ROUNDED_ONCE, targets: X86_64 },
     Template { name: "embed", twin: "embed", tolerance: MOVED, targets: X86_64 },
+    Template { name: "embed_packed", twin: "embed", tolerance: MOVED, targets: X86_64 },
     Template {
         name: "gate_up_silu",
         twin: "gate_up_silu, norm_gate_up_silu",

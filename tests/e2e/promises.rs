@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use half::bf16;
 use sail_ir::Target;
+use sail_ir::artifact::Artifact;
 use sail_models::WeightSource;
 use sail_models::synth::Synth;
 use sail_runtime::execute::{Engine, Outputs, Row, Tokens, Twin};
@@ -38,6 +39,7 @@ pub fn tests() -> Vec<Test> {
             "weights drawn when compiling are those that synth writes",
             drawn_weights_are_written_ones,
         ),
+        Test::new("a table that is the head as well is stored once", tied_once),
         Test::new("a compile and a synth that are interrupted leave nothing behind", interrupted),
         Test::new("a prompt in any pieces gives logits within the bound", any_pieces),
         Test::new("rows of a batch and their slots do not see each other", neighbours),
@@ -119,10 +121,25 @@ fn drawn_weights_are_written_ones() -> Result<(), Outcome> {
     {
         let path = folder.path().join(format!("{}.sail", hashes.len()));
         compile(checkpoint, &Options { weights, ..Options::new(target.clone()) }, &path)?;
-        let artifact = sail_ir::artifact::Artifact::open(&path).map_err(told)?;
+        let artifact = Artifact::open(&path).map_err(told)?;
         hashes.push(artifact.weights().blake3.clone());
     }
     assert_eq!(hashes[0], hashes[1], "the drawn weights are not the written ones");
+    Ok(())
+}
+
+/// The first recorded model is tied; its goldens hold what is computed out of the one copy.
+fn tied_once() -> Result<(), Outcome> {
+    for target in targets()? {
+        let artifact = Artifact::open(&artifact(&SMALL[0], &target)?).map_err(told)?;
+        let weights = artifact.manifest().plan.weights.iter();
+        let tables: Vec<&str> = weights
+            .filter(|(_, weight)| weight.paths.iter().any(|path| path.contains("embed_tokens")))
+            .map(|(_, weight)| weight.layout.as_str())
+            .collect();
+        let [layout] = tables[..] else { panic!("{target}: stored as {tables:?}") };
+        assert!(layout.contains("panels"), "{target}: {layout}");
+    }
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Kernels that pick, place or copy rows, against their twins.
 
-use sail_kernels::emit::run::{Counts, f32_values, i32_bytes, poisoned};
+use sail_kernels::emit::run::{Counts, Loaded, f32_values, i32_bytes, poisoned, targets_here};
+use sail_kernels::packing::{Join, pack_whole};
 use sail_kernels::reference;
-use sail_kernels::rows::{Columns, Embed, SelectRows, Splice, Tap};
+use sail_kernels::rows::{Columns, Embed, EmbedPacked, SelectRows, Splice, Tap};
 use sail_kernels::{Kernel, Rows};
 use sail_tests::harness::Test;
 
-use super::check::{close, drawn, run, tokens};
+use super::check::{close, drawn, run, run_loaded, tokens};
 
 /// Rows and widths: one, primes, whole vectors, a model's.
 const SIZES: [(usize, usize); 5] = [(1, 1), (3, 7), (17, 64), (37, 67), (19, 2048)];
@@ -14,6 +15,7 @@ const SIZES: [(usize, usize); 5] = [(1, 1), (3, 7), (17, 64), (37, 67), (19, 204
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("embed gives the rows of the table that the ids name", embed),
+        Test::new("embed_packed gives the same rows out of the head's panels", embed_packed),
         Test::new("select_rows gives the rows that the index names, counted like it", select_rows),
         Test::new("splice replaces the rows that have an image row and no other", splice),
         Test::new("columns gives any range of columns", columns),
@@ -31,6 +33,27 @@ fn embed() {
         let buffers = vec![i32_bytes(&ids), table, poisoned(2 * want.len())];
         for (target, after) in run(&kernel, tokens(rows), &buffers) {
             close(&kernel, &target, &after[2], &want);
+        }
+    }
+}
+
+fn embed_packed() {
+    for (rows, width) in SIZES {
+        for vocabulary in [1, 23, 96] {
+            let ids: Vec<i32> =
+                (0..rows as i32).map(|t| (t * 7 + vocabulary - 1) % vocabulary).collect();
+            let (table, values) = drawn(1, vocabulary as usize * width);
+            let want = reference::embed(&ids, &values, width);
+            for target in targets_here() {
+                let kernel = EmbedPacked::new(width as u32, &target);
+                let panel_width = target.limits().panel_width;
+                let paths = [(table.as_slice(), vocabulary as u64)];
+                let packed = pack_whole(Join::One, &paths, width, panel_width);
+                let buffers = vec![i32_bytes(&ids), packed, poisoned(2 * want.len())];
+                let loaded = Loaded::new(&kernel, &target);
+                let after = run_loaded(&kernel, &loaded, tokens(rows), &buffers);
+                close(&kernel, &target, &after[2], &want);
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Give the weights of products a scheme: their types change, no byte is touched.
 //!
-//! Which operands are weights of products is said by the op rows (`Op::packed`). The embedding
-//! table, norms, biases and positions stay tensors; so does a weight for those of its readers that
-//! do not read it as the weight of a product. Products that decide much and weigh little keep
-//! `bf16` whatever was asked for, see [`exception`].
+//! Which operands are weights of products is said by the op rows (`Op::packed`). Norms, biases and
+//! positions stay tensors, and so does the embedding table, unless it is the head as well: a scheme
+//! that keeps the values has rows to look up (`Op::moved`), and one copy serves both. In another
+//! scheme, and for readers of any other kind, a weight stays a tensor beside its packed copy.
+//! Products that decide much and weigh little keep `bf16` whatever was asked for, see [`exception`].
 
+use sail_ir::op::Op as Row;
 use sail_ir::{Scheme, Type};
 
 use super::Pass;
@@ -23,14 +25,21 @@ pub(super) fn pass(scheme: Scheme) -> Pass<'static> {
 
 fn pack<'c>(weight: Op<'c, '_>, scheme: Scheme, rewriter: &mut Rewriter<'c>) {
     let value = weight.result();
-    let products: Vec<_> =
-        value.readers().into_iter().filter(|reader| reads_as_product(*reader, value)).collect();
+    let products: Vec<_> = value
+        .readers()
+        .into_iter()
+        .filter(|reader| reads_as(*reader, value, |row| row.packed))
+        .collect();
     let kept = products.iter().any(|product| exception(*product).is_some());
     let scheme = if kept { Scheme::Bf16 } else { scheme };
     let Some(packed) = packed_type(&value.ty(), scheme).filter(|_| !products.is_empty()) else {
         return;
     };
-    if products.len() == value.readers().len() {
+    let serves = |reader: &Op<'c, '_>| {
+        reads_as(*reader, value, |row| row.packed)
+            || scheme.keeps_values() && reads_as(*reader, value, |row| row.moved)
+    };
+    if value.readers().iter().all(serves) {
         rewriter.set_type(value, &packed);
         return;
     }
@@ -64,9 +73,14 @@ fn exception(product: Op<'_, '_>) -> Option<&'static str> {
 const ROUTER: &str = "a small error in a router's logits sends a token to other experts";
 const PIXELS: &str = "everything that is seen passes through the product of pixels";
 
-fn reads_as_product<'c, 'm>(reader: Op<'c, 'm>, value: Value<'c, 'm>) -> bool {
-    let packed = reader.row().map_or(&[][..], |row| row.packed);
-    packed.iter().any(|name| reader.operand(name) == value)
+/// Does `reader` read `value` as one of the operands that `names` gives of its row?
+fn reads_as<'c, 'm>(
+    reader: Op<'c, 'm>,
+    value: Value<'c, 'm>,
+    names: impl Fn(&Row) -> &'static [&'static str],
+) -> bool {
+    let names = reader.row().map_or(&[][..], names);
+    names.iter().any(|name| reader.operand(name) == value)
 }
 
 fn packed_type(ty: &Type, scheme: Scheme) -> Option<Type> {

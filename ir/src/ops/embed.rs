@@ -1,29 +1,30 @@
 //! `sail.embed`
 
-use crate::op::{Op, Operands, ShapeError, fixed};
+use crate::op::{Op, Operands, ShapeError};
 use crate::shape::Type;
 
 /// Rows of the embedding table.
 ///
-/// | value   | shape    | type                |
-/// |---------|----------|---------------------|
-/// | `ids`   | `[t]`    | i32                 |
-/// | `table` | `[v, d]` | bf16, never packed  |
-/// | `y`     | `[t, d]` | bf16                |
+/// | value   | shape    | type                                        |
+/// |---------|----------|---------------------------------------------|
+/// | `ids`   | `[t]`    | i32                                         |
+/// | `table` | `[v, d]` | bf16; packed where it is the head's as well |
+/// | `y`     | `[t, d]` | bf16                                        |
 ///
 /// Rounding: none, values move. Ids are below `v`: the caller checks. Source: `nn.Embedding`.
 pub const EMBED: Op = Op {
     name: "embed",
     summary: "rows of the embedding table",
     operands: &["ids", "table"],
+    moved: &["table"],
     infer,
     ..Op::ROW
 };
 
 fn infer(operands: &Operands<'_>) -> Result<Vec<Type>, ShapeError> {
     let [t] = operands.indices("ids")?;
-    let [_, d] = operands.dims("table")?;
-    Ok(vec![Type::of_width(vec![t], fixed("table", d)?)])
+    let [_, d] = operands.weight("table")?;
+    Ok(vec![Type::of_width(vec![t], d)])
 }
 
 #[cfg(test)]
@@ -38,6 +39,15 @@ mod tests {
         check_infer(
             &EMBED,
             "tensor<?xi32>, tensor<300x64xbf16>",
+            expect!["tensor<?x64xbf16>"],
+        );
+    }
+
+    #[test]
+    fn reads_the_panels_of_the_head() {
+        check_infer(
+            &EMBED,
+            r#"tensor<?xi32>, !sail.packed<[300, 64], "bf16">"#,
             expect!["tensor<?x64xbf16>"],
         );
     }

@@ -4,12 +4,14 @@
 
 pub mod columns;
 pub mod embed;
+pub mod embed_packed;
 pub mod select_rows;
 pub mod splice;
 pub mod tap;
 
 pub use columns::Columns;
 pub use embed::Embed;
+pub use embed_packed::EmbedPacked;
 pub use select_rows::SelectRows;
 pub use splice::Splice;
 pub use tap::Tap;

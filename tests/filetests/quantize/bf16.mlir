@@ -25,19 +25,18 @@ func.func @packs_products(%ids: tensor<?xi32>) -> tensor<?x96xbf16> {
 
 // -----
 
-// The embedding table is also the head: rows of it are looked up unpacked, the product reads panels.
-func.func @keeps_a_table_beside_the_head(%ids: tensor<?xi32>) -> tensor<?x300xbf16> {
+// The embedding table is also the head: one copy, since rows can be looked up in bf16 panels.
+func.func @packs_a_table_that_is_the_head(%ids: tensor<?xi32>) -> tensor<?x300xbf16> {
   %table = "sail.weight"() {join = "one", paths = ["embed_tokens"]} : () -> tensor<300x64xbf16>
   %x = "sail.embed"(%ids, %table) : (tensor<?xi32>, tensor<300x64xbf16>) -> tensor<?x64xbf16>
   %y = "sail.linear"(%x, %table) : (tensor<?x64xbf16>, tensor<300x64xbf16>) -> tensor<?x300xbf16>
   return %y : tensor<?x300xbf16>
 }
 // ==>
-// func.func @keeps_a_table_beside_the_head(%ids: tensor<?xi32>) -> tensor<?x300xbf16> {
-//   %table.packed = "sail.weight"() {join = "one", paths = ["embed_tokens"]} : () -> !sail.packed<[300, 64], "bf16">
-//   %table = "sail.weight"() {join = "one", paths = ["embed_tokens"]} : () -> tensor<300x64xbf16>
-//   %x = "sail.embed"(%ids, %table) : (tensor<?xi32>, tensor<300x64xbf16>) -> tensor<?x64xbf16>
-//   %y = "sail.linear"(%x, %table.packed) : (tensor<?x64xbf16>, !sail.packed<[300, 64], "bf16">) -> tensor<?x300xbf16>
+// func.func @packs_a_table_that_is_the_head(%ids: tensor<?xi32>) -> tensor<?x300xbf16> {
+//   %table = "sail.weight"() {join = "one", paths = ["embed_tokens"]} : () -> !sail.packed<[300, 64], "bf16">
+//   %x = "sail.embed"(%ids, %table) : (tensor<?xi32>, !sail.packed<[300, 64], "bf16">) -> tensor<?x64xbf16>
+//   %y = "sail.linear"(%x, %table) : (tensor<?x64xbf16>, !sail.packed<[300, 64], "bf16">) -> tensor<?x300xbf16>
 //   return %y : tensor<?x300xbf16>
 // }
 
@@ -56,4 +55,22 @@ func.func @packs_below_a_norm(%x: tensor<?x64xbf16>) -> tensor<?x96xbf16> {
 //   %w = "sail.weight"() {join = "interleave", paths = ["gate", "up"]} : () -> !sail.packed<[192, 64], "bf16">
 //   %y = "sail.norm_gate_up_silu"(%x, %norm, %w) {eps = 9.9999999999999995E-7 : f64} : (tensor<?x64xbf16>, tensor<64xbf16>, !sail.packed<[192, 64], "bf16">) -> tensor<?x96xbf16>
 //   return %y : tensor<?x96xbf16>
+// }
+
+// -----
+
+// Positions are added element by element, out of rows: the product has a packed copy of its own.
+func.func @keeps_positions_beside_a_product(%x: tensor<?x300x64xbf16>) -> tensor<?x300x300xbf16> {
+  %w = "sail.weight"() {join = "one", paths = ["w"]} : () -> tensor<300x64xbf16>
+  %h = "sail.add_positions"(%x, %w) : (tensor<?x300x64xbf16>, tensor<300x64xbf16>) -> tensor<?x300x64xbf16>
+  %y = "sail.linear"(%h, %w) : (tensor<?x300x64xbf16>, tensor<300x64xbf16>) -> tensor<?x300x300xbf16>
+  return %y : tensor<?x300x300xbf16>
+}
+// ==>
+// func.func @keeps_positions_beside_a_product(%x: tensor<?x300x64xbf16>) -> tensor<?x300x300xbf16> {
+//   %w.packed = "sail.weight"() {join = "one", paths = ["w"]} : () -> !sail.packed<[300, 64], "bf16">
+//   %w = "sail.weight"() {join = "one", paths = ["w"]} : () -> tensor<300x64xbf16>
+//   %h = "sail.add_positions"(%x, %w) : (tensor<?x300x64xbf16>, tensor<300x64xbf16>) -> tensor<?x300x64xbf16>
+//   %y = "sail.linear"(%h, %w.packed) : (tensor<?x300x64xbf16>, !sail.packed<[300, 64], "bf16">) -> tensor<?x300x300xbf16>
+//   return %y : tensor<?x300x300xbf16>
 // }

@@ -5,7 +5,7 @@ use sail_kernels::attention::{Attention, CacheWrite, QkNormRopeWrite, Rope, Tile
 use sail_kernels::elementwise::activation::{Activation, Function};
 use sail_kernels::elementwise::{Add, AddPositions, Mul};
 use sail_kernels::norm::{LayerNorm, RmsNorm};
-use sail_kernels::rows::{Columns, Embed, SelectRows, Splice, Tap as TapCopy};
+use sail_kernels::rows::{Columns, Embed, EmbedPacked, SelectRows, Splice, Tap as TapCopy};
 use sail_kernels::vision::{Patches, PixelShuffle};
 
 use super::Argument::{Operand, PageTable, Result, Tap};
@@ -70,8 +70,11 @@ fn activation(scope: &Scope<'_>, function: Function) -> Found {
 fn positions(scope: &Scope<'_>) -> Found {
     match scope.op.op.name {
         "embed" => {
-            let kernel = Embed { width: scope.width(1) };
-            step(kernel, &[Operand(0), Operand(1), Result(0)])
+            let (width, arguments) = (scope.width(1), [Operand(0), Operand(1), Result(0)]);
+            match scope.is_packed(1) {
+                true => step(EmbedPacked::new(width, scope.target), &arguments),
+                false => step(Embed { width }, &arguments),
+            }
         }
         "splice" => {
             let kernel = Splice { width: scope.width(0) };

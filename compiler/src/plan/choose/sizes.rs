@@ -33,6 +33,11 @@ impl Scope<'_> {
         packed.unwrap_or_else(|| panic!("broken invariant `choose.packed`: {}", self.op.op.name))
     }
 
+    /// Is operand `index` stored in panels?
+    pub fn is_packed(&self, index: usize) -> bool {
+        matches!(self.view.values[self.op.operands[index]].ty, Type::Packed { .. })
+    }
+
     /// Known sizes of result `index`.
     pub fn result(&self, index: usize) -> Vec<u32> {
         fixed(&self.dims(self.op.results[index]))
