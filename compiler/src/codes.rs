@@ -48,6 +48,12 @@ pub const CODES: &[Code] = &[
         "The artifact has other functions; the hint lists them.",
     ),
     row(
+        "SC0114",
+        "no experts to count",
+        2,
+        "`--profile-experts` counts which experts tokens go through; a dense model has none.",
+    ),
+    row(
         "SC0201",
         "a file cannot be read",
         3,

@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod error;
+mod experts;
 mod inspect;
 mod measure;
 mod progress;

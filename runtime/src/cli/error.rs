@@ -15,6 +15,8 @@ pub enum CommandError {
     Ids { path: String, because: String },
     /// The artifact has no such function or class.
     Unknown { what: String, known: String },
+    /// Experts are to be counted of a model that has none.
+    NoExperts { file: String },
 }
 
 impl CommandError {
@@ -35,6 +37,10 @@ impl fmt::Display for CommandError {
                 write!(f, "there are no token ids\n  in `{path}`\n  because {because}")
             }
             Self::Unknown { what, .. } => f.write_str(what),
+            Self::NoExperts { file } => write!(
+                f,
+                "there are no experts to count\n  in `{file}`\n  because the model is dense: all its weights meet every token"
+            ),
         }
     }
 }
@@ -47,12 +53,14 @@ impl Help for CommandError {
             Self::Io { .. } => "SC0111",
             Self::Ids { .. } => "SC0112",
             Self::Unknown { .. } => "SC0113",
+            Self::NoExperts { .. } => "SC0114",
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Self::Io { .. } => None,
+            Self::NoExperts { .. } => Some("leave `--profile-experts` out".to_owned()),
             Self::Ids { .. } => Some("write `[1, 2, 3]`, or `{\"prompt\": [1, 2, 3]}`".to_owned()),
             Self::Unknown { known, .. } => Some(format!("the artifact has {known}")),
         }
@@ -62,7 +70,7 @@ impl Help for CommandError {
         match self {
             Self::Io { .. } => 1,
             Self::Ids { .. } => 3,
-            Self::Unknown { .. } => 2,
+            Self::Unknown { .. } | Self::NoExperts { .. } => 2,
         }
     }
 }

@@ -76,6 +76,7 @@ pub(super) struct Regions {
     /// The pool of each layer.
     pub layers: Vec<Memory>,
     pub taps: Vec<Memory>,
+    pub choices: Vec<Memory>,
 }
 
 /// The artifact's weights as they lie in the file, read only.
@@ -172,6 +173,10 @@ fn resolve(
         Place::Tap { name } => {
             let index = layout.tap(name).expect("broken invariant `layout.taps`: a tap is missing");
             regions.taps[index].start()
+        }
+        Place::Choice { layer, .. } => {
+            let index = layout.choice(*layer).expect("broken invariant `layout.choices`: none");
+            regions.choices[index].start()
         }
     }
 }
