@@ -66,6 +66,12 @@ pub const CODES: &[Code] = &[
         "`sail eval` reads `scenes.jsonl` of a folder: on each line an object with `picture`, `kind`, `question` and `answer`.",
     ),
     row(
+        "SC0117",
+        "no experts to count",
+        2,
+        "`--profile-experts` counts which experts tokens go through; a dense model has none.",
+    ),
+    row(
         "SC0201",
         "a file cannot be read",
         3,

@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod dtype;
+pub mod expert_profile;
 pub mod graph_builder;
 pub mod help;
 pub mod id;

@@ -79,6 +79,9 @@ pub enum Place {
     Port { port: Port },
     /// Written by tapped functions only: an f32 copy for the person who asked.
     Tap { name: String },
+    /// Which of `of` experts each row of a layer goes through, i32; stays until the next call, for
+    /// those who count.
+    Choice { layer: u32, of: u32 },
 }
 
 /// Arrays that follow the counts in the control block, each [`ALIGNMENT`]-aligned, i32.

@@ -19,12 +19,14 @@ use crate::random::RandomWeights;
 
 /// `config.json` of each published size, by the name that `synth` takes.
 ///
-/// The first is the published file; the others are derived from it and the public numbers of
-/// Qwen3-8B and Qwen3-30B-A3B.
+/// The first is the published file; the next two are derived from it and the public numbers of
+/// Qwen3-8B and Qwen3-30B-A3B. The last is no published size: six decoder layers of 30B-A3B behind
+/// a vision tower of one small layer, what a machine with little memory can time experts with.
 pub const SIZES: &[(&str, &str)] = &[
     ("2b", include_str!("../configs/sail-vl2-2b.json")),
     ("8b", include_str!("../configs/sail-vl2-8b.json")),
     ("30b-a3b", include_str!("../configs/sail-vl2-30b-a3b.json")),
+    ("a3b-l6", include_str!("../configs/a3b-l6.json")),
 ];
 
 /// `config.json` of the published size called `name`.
@@ -354,7 +356,7 @@ mod tests {
     fn an_unknown_size_is_refused() {
         expect![[r#"
             model size `4b` is not known
-              because `sailc` knows `2b`, `8b`, `30b-a3b`"#]]
+              because `sailc` knows `2b`, `8b`, `30b-a3b`, `a3b-l6`"#]]
         .assert_eq(&published("4b").unwrap_err().to_string());
     }
 }

@@ -4,6 +4,7 @@ mod ask;
 mod bench;
 mod error;
 mod eval;
+mod experts;
 pub mod inspect;
 mod measure;
 mod progress;

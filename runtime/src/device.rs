@@ -103,6 +103,9 @@ pub trait Device: Send {
     /// What tap number `index` of the layout holds after the last call.
     fn tap(&self, index: usize) -> &[f32];
 
+    /// Choice number `index` of the layout, as the last call left it: the experts of each row.
+    fn choice(&self, index: usize) -> &[u32];
+
     /// Times of the last call's steps, in the order of the function; empty unless asked for when
     /// the device was made.
     fn times(&self) -> &[StepTime];

@@ -59,8 +59,22 @@ pub struct Done<'e> {
     pub function: &'e Function,
     pub call: Call,
     pub attention: Attention,
+    /// For each token of a prompt, its row of the kept features, or -1 for text; empty when tokens
+    /// are generated.
+    pub image_rows: &'e [i32],
+    /// Which tokens logits were wanted of.
+    pub outputs: Range<u32>,
     pub times: &'e [StepTime],
     pub device: &'e dyn Device,
+    pub layout: &'e Layout,
+}
+
+/// What the caller of a function knows and the device does not.
+#[derive(Default)]
+struct Told<'t> {
+    attention: Attention,
+    image_rows: &'t [i32],
+    outputs: Range<u32>,
 }
 
 /// How far the tokens of a call looked back.
@@ -146,7 +160,7 @@ impl Engine {
             let call = Call { function, class, tokens: 0, images, outputs: 0 };
             self.call(&call, stop)?;
             self.device.keep_features(first, images);
-            self.tell(&call, Attention::default(), watch);
+            self.tell(&call, Told::default(), watch);
             first += images;
         }
         Ok(())
@@ -197,11 +211,12 @@ impl Engine {
                 control[at.rows + 2 * index + 1] = position + index as u32;
                 control[at.image_rows + index] = image_row.cast_unsigned();
             }
-            for (index, row) in wanted.enumerate() {
+            for (index, row) in wanted.clone().enumerate() {
                 control[at.output_rows + index] = row;
             }
             self.call(&call, stop)?;
-            self.tell(&call, Attention::of_run(position..position + tokens), watch);
+            let attention = Attention::of_run(position..position + tokens);
+            self.tell(&call, Told { attention, image_rows, outputs: wanted }, watch);
             position += tokens;
         }
         Ok(())
@@ -235,7 +250,8 @@ impl Engine {
         let looks = rows.iter().map(|row| u64::from(row.position) + 1).sum();
         self.call(&call, stop)?;
         // Rows are of different slots, so nobody looks where another one does.
-        self.tell(&call, Attention { positions: looks, looks }, watch);
+        let attention = Attention { positions: looks, looks };
+        self.tell(&call, Told { attention, image_rows: &[], outputs: 0..tokens }, watch);
         Ok(())
     }
 
@@ -284,13 +300,17 @@ impl Engine {
         self.replace = replace;
     }
 
-    fn tell(&self, call: &Call, attention: Attention, watch: Watch) {
+    fn tell(&self, call: &Call, told: Told<'_>, watch: Watch) {
+        let Told { attention, image_rows, outputs } = told;
         watch(&Done {
             function: &self.plan.functions[call.function],
             call: *call,
             attention,
+            image_rows,
+            outputs,
             times: self.device.times(),
             device: &*self.device,
+            layout: &self.layout,
         });
     }
 

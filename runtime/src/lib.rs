@@ -5,6 +5,7 @@ pub mod cli;
 pub mod device;
 mod error;
 pub mod execute;
+pub mod experts;
 pub mod image;
 pub mod program;
 pub mod sample;

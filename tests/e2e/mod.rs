@@ -1,6 +1,7 @@
 //! From a checkpoint to logits and tokens, held to goldens of an independent implementation.
 
 mod drawn;
+mod experts;
 mod oracle;
 mod promises;
 mod prompts;
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Test> {
         verified::tests(),
         promises::tests(),
         drawn::tests(),
+        experts::tests(),
         sizes::tests(),
         quality::tests(),
     ];

@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("linear shuffles pixels and layer-norms before a product", shuffled),
         Test::new("gate_up_silu multiplies up by silu of gate", gate_up),
         Test::new("grouped products give every expert its own rows", grouped),
+        Test::new("grouped products take rows however they are spread over experts", uneven),
     ]
 }
 
@@ -334,18 +335,39 @@ fn grouped() {
         for (count, top_k, experts, n, k) in
             [(1, 2, 8, 16, 32), (7, 3, 6, 40, 25), (40, 2, 5, 72, 48), (300, 1, 2, 24, 16)]
         {
-            let rows = Rows { per: top_k, ..Rows::TOKENS };
-            let what = Grouped::Linear;
-            grouped_of(count, GroupedProblem { what, rows, experts, n, k, scheme });
+            let ids = choices(count, top_k as usize, experts as usize);
+            grouped_of(&ids, problem((top_k, experts), (n, k), scheme));
         }
     }
 }
 
-fn grouped_of(count: usize, problem: GroupedProblem) {
+/// Rows of several runs over the experts, spread in every way: all to one expert and more than are
+/// brought in at once, to the last one, to a few, one each, and a few to all.
+fn uneven() {
+    let (experts, n, k) = (7, 530, 20);
+    let one = |expert: i32, count: usize| vec![expert; count];
+    let few: Vec<i32> = (0..90).map(|row| [6, 1, 1, 4, 1][row % 5]).collect();
+    let each: Vec<i32> = (0..7).rev().collect();
+    let rising: Vec<i32> = (0..7).flat_map(|expert| one(expert, 2 * expert as usize)).collect();
+    for scheme in Scheme::ALL {
+        for ids in [one(3, 300), one(6, 1), few.clone(), each.clone(), rising.clone()] {
+            grouped_of(&ids, problem((1, experts), (n, k), scheme));
+        }
+    }
+}
+
+fn problem((top_k, experts): (u32, u32), (n, k): (u32, u32), scheme: Scheme) -> GroupedProblem {
+    let rows = Rows { per: top_k, ..Rows::TOKENS };
+    GroupedProblem { what: Grouped::Linear, rows, experts, n, k, scheme }
+}
+
+/// `ids` are the experts of each row, `top_k` a row.
+fn grouped_of(ids: &[i32], problem: GroupedProblem) {
     let GroupedProblem { rows, experts, scheme, .. } = problem;
     let [top_k, experts, n, k] =
         [rows.per, experts, problem.n, problem.k].map(|size| size as usize);
-    let groups = reference::group_by_expert(&choices(count, top_k, experts), experts);
+    let count = ids.len() / top_k;
+    let groups = reference::group_by_expert(ids, experts);
     let (order, starts) = (i32_bytes(&groups.order), i32_bytes(&groups.starts));
     let scale = 1.0 / (k as f32).sqrt();
     let [gate, up, down] = [1, 2, 3].map(|seed| scaled(seed, experts * n * k, scale).0);

@@ -48,7 +48,7 @@ fn embed_packed() {
                 let kernel = EmbedPacked::new(width as u32, &target);
                 let panel_width = target.limits().panel_width;
                 let paths = [(table.as_slice(), vocabulary as u64)];
-                let packed = pack_whole(Join::One, &paths, width, panel_width);
+                let packed = pack_whole(Scheme::Bf16, Join::One, &paths, width, panel_width);
                 let buffers = vec![i32_bytes(&ids), packed, poisoned(2 * want.len())];
                 let loaded = Loaded::new(&kernel, &target);
                 let after = run_loaded(&kernel, &loaded, tokens(rows), &buffers);

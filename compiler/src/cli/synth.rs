@@ -13,7 +13,7 @@ use crate::error::{CompileError, Failure, boxed, plain};
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sailc synth 2b -o /tmp/random-2b")]
 pub struct Synth {
-    /// `2b`, `8b`, `30b-a3b`, or the path of a `config.json`.
+    /// `2b`, `8b`, `30b-a3b`, `a3b-l6`, or the path of a `config.json`.
     size: String,
     /// The folder to write; it must be empty or absent.
     #[arg(short, long)]

@@ -115,7 +115,9 @@ impl Shared {
             return *id;
         }
         let narrow = |count: usize| u32::try_from(count).expect("kernels take few pointers");
-        let written = |argument: &Argument| matches!(argument, Argument::Result(_) | Argument::Tap);
+        let written = |argument: &Argument| {
+            matches!(argument, Argument::Result(_) | Argument::Tap | Argument::Choice { .. })
+        };
         let writes: Vec<u32> =
             (0..arguments.len()).filter(|at| written(&arguments[*at])).map(narrow).collect();
         assert_eq!(writes, kernel.writes(), "broken invariant `plan.writes`: `{symbol}`");
@@ -148,6 +150,8 @@ struct FunctionBuilder<'a> {
     accesses: Vec<StepAccess>,
     workspace_bytes: u64,
     place_name: label::Namer,
+    /// One more than the last layer in which rows chose experts.
+    choices: u32,
 }
 
 /// Buffers a step reads and writes.
@@ -179,6 +183,7 @@ impl<'a> FunctionBuilder<'a> {
             accesses: Vec::new(),
             workspace_bytes: 0,
             place_name: label::Namer::default(),
+            choices: 0,
         }
     }
 
@@ -327,6 +332,7 @@ impl<'a> FunctionBuilder<'a> {
         for result in &op.results {
             self.of_value[*result] = Some(self.result_buffer(op, *result));
         }
+        let label = self.place_name.label(self.view, op);
         let mut access = StepAccess::default();
         let mut buffers = Vec::with_capacity(arguments.len());
         for argument in arguments {
@@ -343,6 +349,14 @@ impl<'a> FunctionBuilder<'a> {
                     access.writes.push(buffer);
                     buffer
                 }
+                Argument::Choice { of } => {
+                    let buffer = self.of_value[op.results[0]].expect("made above");
+                    let layer = label::layer_number(&label).unwrap_or(self.choices);
+                    self.choices = layer + 1;
+                    self.buffers[buffer].place = Place::Choice { layer, of: *of };
+                    access.writes.push(buffer);
+                    buffer
+                }
                 Argument::PageTable => self.page_table(),
                 Argument::Tap => {
                     let buffer = self.tap_buffer(op);
@@ -354,7 +368,6 @@ impl<'a> FunctionBuilder<'a> {
         }
         self.workspace_bytes = self.workspace_bytes.max(kernel.workspace_bytes());
         let (grid, cost): (Grid, _) = (kernel.grid(), kernel.cost());
-        let label = self.place_name.label(self.view, op);
         let kernel = self.shared.kernel(kernel, arguments);
         self.steps.push(Step { label, kernel, arguments: buffers, grid, waits: Vec::new(), cost });
         self.accesses.push(access);

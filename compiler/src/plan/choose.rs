@@ -49,6 +49,10 @@ pub enum Argument {
     PageTable,
     /// The f32 copy for the person who asked.
     Tap,
+    /// The buffer of the op's first result: which of so many experts each row goes through.
+    Choice {
+        of: u32,
+    },
 }
 
 /// Choose for one op.

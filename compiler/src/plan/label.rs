@@ -58,6 +58,12 @@ fn common_path(paths: &[String]) -> Option<String> {
     (!path.is_empty()).then_some(path)
 }
 
+/// The decoder layer that a label names.
+#[must_use]
+pub fn layer_number(label: &str) -> Option<u32> {
+    label.split('.').find_map(|word| word.parse().ok())
+}
+
 /// Up to and with the first number: `layers.0` of `layers.0.self_attn.q_proj`; else the first word.
 fn layer_of(path: &str) -> String {
     let words: Vec<&str> = path.split('.').collect();
@@ -88,5 +94,7 @@ mod tests {
         assert_eq!(layer_of("trunk.blocks.11.attn"), "trunk.blocks.11");
         assert_eq!(layer_of("mlp1.0"), "mlp1.0");
         assert_eq!(layer_of("norm"), "norm");
+        assert_eq!(layer_number("layers.11.mlp.gate"), Some(11));
+        assert_eq!(layer_number("route"), None);
     }
 }

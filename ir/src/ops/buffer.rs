@@ -7,8 +7,8 @@ use crate::shape::Type;
 ///
 /// No operands, no results: from stage `plan` on, memory is addressed, values are gone. `bytes` and
 /// `offset` are affine in the rows `r` of the size class: `4096*r+512`. `place` is `arena`,
-/// `weight N`, `cache LAYER`, `control FIELD`, `port PORT` or `tap NAME`; only the arena has an
-/// `offset`. Rounding: none. Source: `plan::Buffer`.
+/// `weight N`, `cache LAYER`, `control FIELD`, `port PORT`, `tap NAME` or `choice LAYER of
+/// EXPERTS`; only the arena has an `offset`. Rounding: none. Source: `plan::Buffer`.
 pub const BUFFER: Op = Op {
     name: "buffer",
     summary: "a run of bytes that steps read and write",

@@ -55,13 +55,15 @@ fn clash(
     )
 }
 
-/// Ports, taps and caches: any two steps that touch one, one of them writing, are ordered.
+/// Ports, taps, choices and caches: any two steps that touch one, one of them writing, are ordered.
 fn outside_the_arena(checked: &Checked, uses: &Uses, before: &Before) -> Result<(), PlanError> {
     let mut merged: Vec<(&Place, &str, Use)> = Vec::new();
     for (id, buffer) in checked.function.buffers.iter() {
-        if !matches!(buffer.place, Place::Cache { .. } | Place::Port { .. } | Place::Tap { .. }) {
+        let (Place::Cache { .. } | Place::Port { .. } | Place::Tap { .. } | Place::Choice { .. }) =
+            buffer.place
+        else {
             continue;
-        }
+        };
         match merged.iter_mut().find(|(place, ..)| **place == buffer.place) {
             Some((_, _, together)) => together.merge(uses.of(id)),
             None => merged.push((&buffer.place, &buffer.name, uses.of(id).clone())),

@@ -104,6 +104,25 @@ fn a_sound_plan_passes() {
 }
 
 #[test]
+fn a_choice_is_of_a_number_of_experts_that_can_be_counted() {
+    let chosen = |of, dtype| {
+        broken(move |plan| {
+            let buffer = &mut decode(plan).buffers[BufferId(2)];
+            *buffer = Buffer {
+                place: Place::Choice { layer: 3, of },
+                dtype,
+                row_dims: vec![8],
+                ..buffer.clone()
+            };
+        })
+    };
+    assert_eq!(chosen(128, DType::I32), "none");
+    assert_eq!(chosen(128, DType::Bf16), "plan.sizes");
+    assert_eq!(chosen(0, DType::I32), "plan.sizes");
+    assert_eq!(chosen(u32::MAX, DType::I32), "plan.sizes");
+}
+
+#[test]
 fn kernels_and_weights_end_inside_their_sections() {
     assert_eq!(small().verify_inside(32, 1792).unwrap_err().rule, "plan.inside");
     assert_eq!(small().verify_inside(48, 1791).unwrap_err().rule, "plan.inside");

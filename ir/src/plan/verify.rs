@@ -6,10 +6,14 @@ use super::{
     ALIGNMENT, Affine, Buffer, Count, Function, Kernel, Launch, PAGE_POSITIONS, Place, Plan, Port,
     Step,
 };
+use crate::dtype::DType;
 use crate::id::{BufferId, Id, StepId};
 
 /// Most steps of a function; checking their order takes the square of this in bits.
 const MAX_STEPS: usize = 1 << 14;
+
+/// Most experts that rows choose of.
+const MAX_CHOICES: u32 = 1 << 16;
 
 /// Which rule a plan breaks, where, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,6 +204,7 @@ impl Checked<'_> {
                         format!("layer {layer} of {}", self.plan.cache.layers),
                     );
                 }
+                Place::Choice { of, .. } => self.counted_choice(id, buffer, *of)?,
                 Place::Cache { .. }
                 | Place::Control { .. }
                 | Place::Port { .. }
@@ -213,9 +218,9 @@ impl Checked<'_> {
     fn holds_its_rows(&self, id: BufferId, buffer: &Buffer) -> Result<(), PlanError> {
         // Ports, the control block and the cache are sized by the runtime, packed weights by
         // their scheme.
-        if !matches!(buffer.place, Place::Arena { .. } | Place::Tap { .. }) {
+        let (Place::Arena { .. } | Place::Tap { .. } | Place::Choice { .. }) = buffer.place else {
             return Ok(());
-        }
+        };
         let row = buffer
             .row_dims
             .iter()
@@ -249,6 +254,15 @@ impl Checked<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Choices are numbers of rows, below a number that can be counted up to.
+    fn counted_choice(&self, id: BufferId, buffer: &Buffer, of: u32) -> Result<(), PlanError> {
+        if buffer.dtype == DType::I32 && buffer.count.is_some() && (1..=MAX_CHOICES).contains(&of) {
+            return Ok(());
+        }
+        let because = format!("it chooses of {of}, as {}", buffer.dtype);
+        self.refuse("plan.sizes", Some(named(id, buffer)), because)
     }
 
     fn inside_arena(&self, id: BufferId, buffer: &Buffer, offset: Affine) -> Result<(), PlanError> {
@@ -338,7 +352,10 @@ impl Checked<'_> {
             let position = *argument as usize;
             let written = &self.function.buffers[step.arguments[position]];
             let writable = match &written.place {
-                Place::Arena { .. } | Place::Cache { .. } | Place::Tap { .. } => true,
+                Place::Arena { .. }
+                | Place::Cache { .. }
+                | Place::Tap { .. }
+                | Place::Choice { .. } => true,
                 Place::Port { port } => !matches!(port, Port::Pixels),
                 Place::Weight { .. } | Place::Control { .. } => false,
             };

@@ -4,6 +4,7 @@
 //! row in one piece, and little beside the head's product, which reads all of them.
 
 use sail_ir::plan::{Cost, Grid};
+use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::{ROWS_PER_BLOCK, index_at, row_at};
@@ -22,7 +23,7 @@ pub struct EmbedPacked {
 impl EmbedPacked {
     #[must_use]
     pub fn new(width: u32, target: &Target) -> Self {
-        Self { product: Product::new(width, target) }
+        Self { product: Product::new(width, Scheme::Bf16, target) }
     }
 
     fn width(&self) -> u32 {

@@ -8,6 +8,7 @@ use sail_ir::output;
 use serde_json::json;
 
 use super::error::CommandError;
+use super::experts::ExpertProfiler;
 use super::progress::Progress;
 use super::run::{Run, rates};
 use super::{Failure, boxed};
@@ -27,6 +28,8 @@ pub(super) struct Asker<'r> {
     run: &'r Run,
     pictures: Vec<Picked>,
     ids: Option<Vec<u32>>,
+    /// Writes what it has counted after every answer.
+    pub profiler: Option<ExpertProfiler>,
 }
 
 impl<'r> Asker<'r> {
@@ -36,7 +39,7 @@ impl<'r> Asker<'r> {
     pub fn new(run: &'r Run) -> Result<Self, Failure> {
         let pictures = run.image.iter().map(|path| pick(path));
         let ids = run.inside.ids_json.as_deref().map(read_ids).transpose()?;
-        Ok(Self { run, pictures: pictures.collect::<Result<_, _>>()?, ids })
+        Ok(Self { run, pictures: pictures.collect::<Result<_, _>>()?, ids, profiler: None })
     }
 
     /// Answer the one question of the options.
@@ -178,6 +181,9 @@ impl<'r> Asker<'r> {
             written = output::put("\n");
         }
         let answer = answer.map_err(boxed)?;
+        if let Some(profiler) = &self.profiler {
+            profiler.write()?;
+        }
         if self.run.json {
             written = output::put(&format!("{}\n", document(&answer)));
         } else if io::stderr().is_terminal() {

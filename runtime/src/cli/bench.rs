@@ -9,6 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use sail_ir::output;
 
+use super::experts::ExpertProfiler;
 use super::progress::Progress;
 use super::{Failure, Machine, boxed};
 use crate::device::{host, signal};
@@ -37,6 +38,10 @@ pub struct Bench {
     /// Repetitions of each; the median counts.
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
+    /// Count which experts tokens go through: JSON, and a heat map of the same name that ends in
+    /// `.svg`. Counting is in the times.
+    #[arg(long, value_name = "FILE")]
+    profile_experts: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -60,7 +65,13 @@ impl Bench {
             tiles: self.tiles,
             repeat: self.repeat,
         };
-        let runs = runs::measure(&program, sizes, threads, &mut progress)?;
+        let path = self.profile_experts.as_deref();
+        let profiler = path.map(|path| ExpertProfiler::new(&program, path)).transpose()?;
+        let watched = runs::Watched { program: &program, threads, profiler: profiler.as_ref() };
+        let runs = runs::measure(&watched, sizes, &mut progress)?;
+        if let Some(profiler) = &profiler {
+            profiler.write()?;
+        }
         progress.clear();
         let report = report::Report::new(&program, load, runs);
         let text = match self.json {

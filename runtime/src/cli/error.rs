@@ -19,6 +19,8 @@ pub enum CommandError {
     Scenes { path: String, because: String },
     /// The artifact has no such function or class.
     Unknown { what: String, known: String },
+    /// Experts are to be counted of a model that has none.
+    NoExperts { file: String },
 }
 
 impl CommandError {
@@ -48,6 +50,10 @@ impl fmt::Display for CommandError {
                 write!(f, "there are no questions\n  in `{path}`\n  because {because}")
             }
             Self::Unknown { what, .. } => f.write_str(what),
+            Self::NoExperts { file } => write!(
+                f,
+                "there are no experts to count\n  in `{file}`\n  because the model is dense: all its weights meet every token"
+            ),
         }
     }
 }
@@ -62,12 +68,14 @@ impl Help for CommandError {
             Self::Unknown { .. } => "SC0113",
             Self::NoTap { .. } => "SC0115",
             Self::Scenes { .. } => "SC0116",
+            Self::NoExperts { .. } => "SC0117",
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Self::Io { .. } => None,
+            Self::NoExperts { .. } => Some("leave `--profile-experts` out".to_owned()),
             Self::Ids { .. } => Some("write `[1, 2, 3]`, or `{\"prompt\": [1, 2, 3]}`".to_owned()),
             Self::NoTap { .. } => Some(
                 "names are `layers.N`, `router.N`, `logits` and, with a picture, `pixels`, `vit.N`, `vision`, `image_features`; `*` stands for all".to_owned(),
@@ -84,7 +92,7 @@ impl Help for CommandError {
         match self {
             Self::Io { .. } => 1,
             Self::Ids { .. } | Self::Scenes { .. } => 3,
-            Self::Unknown { .. } | Self::NoTap { .. } => 2,
+            Self::Unknown { .. } | Self::NoTap { .. } | Self::NoExperts { .. } => 2,
         }
     }
 }

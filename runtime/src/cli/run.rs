@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::ask::Asker;
+use super::experts::ExpertProfiler;
 use super::{Failure, Machine, boxed, progress::Progress, trace};
 use crate::device::{host, signal};
 use crate::{Options, Program, Session};
@@ -87,6 +88,10 @@ pub(super) struct InsideArgs {
     /// standard error.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Count which experts tokens go through, by layer and kind of token: JSON, and a heat map of
+    /// the same name that ends in `.svg`.
+    #[arg(long, value_name = "FILE")]
+    pub profile_experts: Option<PathBuf>,
     /// Values to write, such as `layers.*,logits`; the prompt's are written before it is answered.
     #[arg(long, value_name = "PATTERN", requires = "tap_out")]
     pub tap: Option<String>,
@@ -100,7 +105,7 @@ pub(super) struct InsideArgs {
 
 impl Run {
     pub fn run(&self) -> Result<(), Failure> {
-        let asker = Asker::new(self)?;
+        let mut asker = Asker::new(self)?;
         let options = Options {
             taps: self.inside.tap.is_some(),
             times: self.inside.trace.is_some(),
@@ -111,9 +116,21 @@ impl Run {
         if self.inside.verify_first {
             progress.verify(&program).map_err(boxed)?;
         }
-        if let Some(path) = &self.inside.trace {
-            let threads = options.threads.unwrap_or_else(host::processors);
-            trace::start(&program, path, threads)?;
+        let threads = options.threads.unwrap_or_else(host::processors);
+        let path = self.inside.trace.as_deref();
+        let mut trace = path.map(|path| trace::writer(&program, path, threads)).transpose()?;
+        let path = self.inside.profile_experts.as_deref();
+        let profiler = path.map(|path| ExpertProfiler::new(&program, path)).transpose()?;
+        asker.profiler = profiler.clone();
+        if trace.is_some() || profiler.is_some() {
+            program.watch(Some(Box::new(move |plan, done| {
+                if let Some(trace) = &mut trace {
+                    trace(plan, done);
+                }
+                if let Some(profiler) = &profiler {
+                    profiler.hear(done);
+                }
+            })));
         }
         let mut session = Session::new(&program).map_err(boxed)?;
         session.set_system(self.system.clone());

@@ -6,17 +6,18 @@ use std::path::Path;
 
 use super::error::CommandError;
 use super::measure;
+use crate::program::Watcher;
 use crate::trace::CallTrace;
 use crate::{Program, RunError};
 
 use super::{Failure, boxed};
 
-/// Have every call of `program` written to `path`: JSON lines; `-` is a table on standard error.
+/// Who writes every call of `program` to `path`: JSON lines; `-` is a table on standard error.
 ///
 /// Measures the machine's limits first.
 ///
 /// Refuses a file that cannot be written.
-pub(super) fn start(program: &Program, path: &Path, threads: usize) -> Result<(), Failure> {
+pub(super) fn writer(program: &Program, path: &Path, threads: usize) -> Result<Watcher, Failure> {
     let table = path.as_os_str() == "-";
     let mut out: Box<dyn Write + Send> = if table {
         Box::new(io::stderr())
@@ -28,7 +29,7 @@ pub(super) fn start(program: &Program, path: &Path, threads: usize) -> Result<()
     let target = &program.manifest().target;
     let limits =
         measure::limits(target, threads).map_err(|error| boxed(RunError::Device(error)))?;
-    program.watch(Some(Box::new(move |plan, done| {
+    Ok(Box::new(move |plan, done| {
         let trace = CallTrace::new(plan, done, &limits);
         // A trace that cannot be written is no reason to give up the answer.
         let _ = if table {
@@ -39,6 +40,5 @@ pub(super) fn start(program: &Program, path: &Path, threads: usize) -> Result<()
                 .and_then(|()| out.write_all(b"\n"))
                 .and_then(|()| out.flush())
         };
-    })));
-    Ok(())
+    }))
 }

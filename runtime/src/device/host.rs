@@ -88,6 +88,7 @@ fn regions(weights: Weights, layout: &Layout) -> Result<Regions, DeviceError> {
     let tile = layout.tile_rows.saturating_mul(layout.feature_width);
     let layers = (0..layout.layers).map(|_| Memory::new("the cache", layout.layer_bytes));
     let taps = layout.taps.iter().map(|(_, bytes)| Memory::new("taps", *bytes));
+    let choices = layout.choices.iter().map(|(_, bytes)| Memory::new("choices", *bytes));
     Ok(Regions {
         weights,
         arena: Memory::new("the arena", layout.arena_bytes)?,
@@ -98,6 +99,7 @@ fn regions(weights: Weights, layout: &Layout) -> Result<Regions, DeviceError> {
         logits: bf16s("logits", layout.vocabulary, layout.max_outputs)?,
         layers: layers.collect::<Result<_, _>>()?,
         taps: taps.collect::<Result<_, _>>()?,
+        choices: choices.collect::<Result<_, _>>()?,
     })
 }
 
@@ -166,6 +168,11 @@ impl Device for Host {
     fn tap(&self, index: usize) -> &[f32] {
         // SAFETY: as for the features.
         unsafe { self.crew.regions().taps[index].values() }
+    }
+
+    fn choice(&self, index: usize) -> &[u32] {
+        // SAFETY: as for the features.
+        unsafe { self.crew.regions().choices[index].values() }
     }
 
     fn times(&self) -> &[StepTime] {

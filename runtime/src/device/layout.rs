@@ -1,5 +1,7 @@
 //! How much memory of each kind a program needs on any device, from its plan and what is asked.
 
+use std::collections::BTreeMap;
+
 use sail_ir::plan::{
     ALIGNMENT, Buffer, ControlField, Count, Function, PAGE_POSITIONS, Place, Plan, Port,
 };
@@ -63,6 +65,8 @@ pub struct Layout {
     pub layers: u32,
     /// Room of each tap in bytes, by name; empty without taps.
     pub taps: Vec<(String, u64)>,
+    /// Room of the choice of experts of each layer that has them, in bytes; ascending.
+    pub choices: Vec<(u32, u64)>,
     /// Most steps of a function.
     pub max_steps: usize,
 }
@@ -117,6 +121,7 @@ impl Layout {
             layer_bytes: block.checked_mul(u64::from(pages))?,
             layers: plan.cache.layers,
             taps: taps(functions())?,
+            choices: choices(functions())?,
             max_steps: functions().map(|function| function.steps.len()).max().unwrap_or_default(),
         })
     }
@@ -125,6 +130,12 @@ impl Layout {
     #[must_use]
     pub fn tap(&self, name: &str) -> Option<usize> {
         self.taps.iter().position(|(tap, _)| tap == name)
+    }
+
+    /// Number of the choice of this layer.
+    #[must_use]
+    pub fn choice(&self, layer: u32) -> Option<usize> {
+        self.choices.iter().position(|(found, _)| *found == layer)
     }
 
     /// Does this layout have room for `function`?
@@ -146,7 +157,9 @@ impl Layout {
             total = total.checked_add(row.checked_mul(rows)?.checked_mul(2)?)?;
         }
         total = total.checked_add(self.layer_bytes.checked_mul(u64::from(self.layers))?)?;
-        self.taps.iter().try_fold(total, |total, (_, bytes)| total.checked_add(*bytes))
+        let taps = self.taps.iter().map(|(_, bytes)| bytes);
+        let mut rest = taps.chain(self.choices.iter().map(|(_, bytes)| bytes));
+        rest.try_fold(total, |total, bytes| total.checked_add(*bytes))
     }
 }
 
@@ -215,4 +228,17 @@ fn taps<'p>(functions: impl Iterator<Item = &'p Function>) -> Option<Vec<(String
         }
     }
     Some(taps)
+}
+
+fn choices<'p>(functions: impl Iterator<Item = &'p Function>) -> Option<Vec<(u32, u64)>> {
+    let mut choices = BTreeMap::new();
+    for function in functions {
+        for (_, buffer) in function.buffers.iter() {
+            let Place::Choice { layer, .. } = buffer.place else { continue };
+            let bytes = buffer.bytes.at(largest(function))?;
+            let most: &mut u64 = choices.entry(layer).or_default();
+            *most = bytes.max(*most);
+        }
+    }
+    Some(choices.into_iter().collect())
 }

@@ -3,8 +3,8 @@
 //!
 //! Order: each step's waits are done before it. Sizes: counts fit the class, every buffer holds
 //! its rows in memory of the layout's sizes. Content: slots, positions, pages, image rows and
-//! output rows of the control block lead nowhere they should not. Logits, features and taps stay
-//! zero.
+//! output rows of the control block lead nowhere they should not. Logits, features, taps and choices
+//! stay zero.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +24,7 @@ pub struct Null {
     features: Vec<bf16>,
     logits: Vec<bf16>,
     taps: Vec<Vec<f32>>,
+    choices: Vec<Vec<u32>>,
     /// What was last looked at between launches.
     scratch: Vec<bf16>,
     /// Image tiles whose features were kept at least once.
@@ -46,6 +47,7 @@ impl Null {
             features: room(tile, layout.feature_tiles),
             logits: room(layout.vocabulary, layout.max_outputs),
             taps: layout.taps.iter().map(|(_, bytes)| vec![0.0; *bytes as usize / 4]).collect(),
+            choices: layout.choices.iter().map(|(_, bytes)| vec![0; *bytes as usize / 4]).collect(),
             scratch: Vec::new(),
             kept_tiles: 0,
             written: vec![0; layout.capacity.slots as usize],
@@ -98,6 +100,9 @@ impl Null {
                 Some(2 * layout.vocabulary * u64::from(layout.max_outputs))
             }
             Place::Tap { name } => layout.tap(name).map(|index| layout.taps[index].1),
+            Place::Choice { layer, .. } => {
+                layout.choice(*layer).map(|index| layout.choices[index].1)
+            }
             Place::Weight { .. } | Place::Cache { .. } | Place::Control { .. } => return Ok(()),
         };
         let row = buffer.row_dims.iter().product::<u64>() * buffer.dtype.bytes();
@@ -256,6 +261,10 @@ impl Device for Null {
 
     fn tap(&self, index: usize) -> &[f32] {
         &self.taps[index]
+    }
+
+    fn choice(&self, index: usize) -> &[u32] {
+        &self.choices[index]
     }
 
     fn times(&self) -> &[StepTime] {

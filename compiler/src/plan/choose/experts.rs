@@ -5,17 +5,22 @@ use sail_kernels::experts::{
     Combine, GroupByExpert, Grouped, GroupedProblem, GroupedProduct, LinearRoute, Route,
 };
 
-use super::Argument::{Operand, Result};
+use super::Argument::{Choice, Operand, Result};
 use super::{Found, Scope, step};
 
 /// The kernels of a mixture of experts.
 pub fn choose(scope: &Scope<'_>) -> Found {
     match scope.op.op.name {
-        "route" => step(route(scope, scope.width(0)), &[Operand(0), Result(0), Result(1)]),
+        "route" => {
+            let experts = scope.width(0);
+            let chosen = Choice { of: experts };
+            step(route(scope, experts), &[Operand(0), chosen, Result(1)])
+        }
         "linear_route" => {
             let [experts, width] = scope.operand(1)[..] else { return None };
             let kernel = LinearRoute::new(width, route(scope, experts), scope.target);
-            step(kernel, &[Operand(0), Operand(1), Result(0), Result(1)])
+            let chosen = Choice { of: experts };
+            step(kernel, &[Operand(0), Operand(1), chosen, Result(1)])
         }
         "group_by_expert" => {
             let kernel = GroupByExpert { experts: scope.size("experts"), top_k: scope.width(0) };

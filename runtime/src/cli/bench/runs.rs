@@ -7,6 +7,7 @@ use std::time::Instant;
 use half::bf16;
 use serde::Serialize;
 
+use crate::cli::experts::ExpertProfiler;
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, boxed};
 use crate::device::probe::{self, ReadProbe};
@@ -64,15 +65,22 @@ pub struct Family {
     pub floor: f64,
 }
 
+/// What is measured, and who hears of it.
+pub struct Watched<'p> {
+    pub program: &'p Program,
+    pub threads: usize,
+    pub profiler: Option<&'p ExpertProfiler>,
+}
+
 /// Carry everything out.
 ///
 /// Refuses a context that is too short, and gives up on Ctrl-C.
 pub fn measure(
-    program: &Program,
+    watched: &Watched<'_>,
     sizes: Sizes,
-    threads: usize,
     progress: &mut Progress,
 ) -> Result<Runs, Failure> {
+    let Watched { program, threads, profiler } = *watched;
     let needed = u64::from(sizes.prefill) + u64::from(sizes.decode);
     if needed > u64::from(program.context()) {
         return Err(boxed(RunError::Context(ContextError {
@@ -88,6 +96,7 @@ pub fn measure(
         program,
         sizes,
         threads,
+        profiler,
         read: ReadProbe::new(threads).map_err(|error| boxed(RunError::Device(error)))?,
     };
     bench.carry_out(progress).map_err(boxed)
@@ -100,6 +109,7 @@ struct Bench<'p> {
     program: &'p Program,
     sizes: Sizes,
     threads: usize,
+    profiler: Option<&'p ExpertProfiler>,
     read: ReadProbe,
 }
 
@@ -164,6 +174,9 @@ impl Bench<'_> {
         let plan = &self.program.manifest().plan;
         let mut steps = Vec::new();
         let mut watch = |done: &Done| {
+            if let Some(profiler) = self.profiler {
+                profiler.hear(done);
+            }
             for ((_, step), time) in done.function.steps.iter().zip(done.times) {
                 let family = plan.kernels[step.kernel].family.clone();
                 steps.push((family, Work::of(step, done), time.busy));

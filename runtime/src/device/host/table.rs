@@ -77,6 +77,7 @@ pub(super) struct Regions {
     /// The pool of each layer.
     pub layers: Vec<Memory>,
     pub taps: Vec<Memory>,
+    pub choices: Vec<Memory>,
 }
 
 impl Table {
@@ -162,6 +163,10 @@ fn resolve(
         Place::Tap { name } => {
             let index = layout.tap(name).expect("broken invariant `layout.taps`: a tap is missing");
             regions.taps[index].start()
+        }
+        Place::Choice { layer, .. } => {
+            let index = layout.choice(*layer).expect("broken invariant `layout.choices`: none");
+            regions.choices[index].start()
         }
     }
 }
