@@ -1,5 +1,6 @@
 //! From a checkpoint to logits and tokens, held to goldens of an independent implementation.
 
+mod calibrated;
 mod drawn;
 mod oracle;
 mod promises;
@@ -19,6 +20,7 @@ pub fn tests() -> Vec<Test> {
         drawn::tests(),
         sizes::tests(),
         quality::tests(),
+        calibrated::tests(),
     ];
     lists.into_iter().flatten().collect()
 }
