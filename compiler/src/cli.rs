@@ -1,5 +1,6 @@
 //! The command line of `sailc`: one file per command.
 
+mod calibrate;
 mod compile;
 mod explain;
 mod inspect;
@@ -8,8 +9,10 @@ mod synth;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use sail_ir::Target;
+use sail_ir::artifact::Machine;
 
-use crate::error::Failure;
+use crate::error::{CompileError, Failure, boxed};
 
 /// Compile SAIL-VL2 checkpoints ahead of time.
 ///
@@ -26,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Compile a checkpoint into one `.sail` file.
     Compile(compile::Compile),
+    /// Run a checkpoint on this machine and keep what its products read.
+    Calibrate(calibrate::Calibrate),
     /// Show what is in a checkpoint folder or in a `.sail` file.
     Inspect(inspect::Inspect),
     /// Say more about an error code, for example `sailc explain SC0204`.
@@ -40,9 +45,20 @@ pub enum Command {
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Compile(command) => command.run(),
+        Command::Calibrate(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Synth(command) => command.run(),
         Command::Verify(command) => command.run(),
+    }
+}
+
+/// The target that `--target` names.
+///
+/// Refuses an unknown one, and `host` where there is none for it.
+fn target(name: &str) -> Result<Target, Failure> {
+    match name {
+        "host" => Machine::this().target().ok_or_else(|| boxed(CompileError::OldHost)),
+        _ => Target::parse(name).map_err(boxed),
     }
 }

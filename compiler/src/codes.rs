@@ -251,6 +251,24 @@ pub const CODES: &[Code] = &[
         "A value is infinite or not a number, which no scheme but `bf16` can hold.",
     ),
     row(
+        "SC0316",
+        "not a calibration",
+        3,
+        "`--calibration` takes the file that `sailc calibrate` wrote.",
+    ),
+    row(
+        "SC0317",
+        "calibration of another model",
+        3,
+        "The file was made with other weights; run `sailc calibrate` on this checkpoint.",
+    ),
+    row(
+        "SC0318",
+        "calibration that is not finite",
+        3,
+        "A value that was summed, or stands in the file, is infinite or not a number.",
+    ),
+    row(
         "SC0320",
         "a kernel does not fit",
         3,

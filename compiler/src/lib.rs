@@ -1,5 +1,6 @@
 //! The compiler: from a checked model to one `.sail` file. Start reading at `pipeline.rs`.
 
+pub mod calibrate;
 pub mod cli;
 pub mod codes;
 pub mod dialect;

@@ -14,6 +14,7 @@ use sail_ir::id::Id;
 use sail_kernels::packing::Loss;
 use sail_models::Model;
 
+use crate::calibrate::Known;
 use crate::error::{CompileError, Failure, boxed};
 use crate::plan::weights::Source;
 use crate::quality;
@@ -26,6 +27,8 @@ pub struct Parts<'a> {
     pub sources: &'a [Source],
     /// Texts and weights.
     pub model: &'a Model,
+    /// What is known of what products read.
+    pub calibration: &'a Known,
 }
 
 /// An artifact that is whole and can be opened, but does not have its name yet. Dropped, it is gone.
@@ -67,7 +70,7 @@ pub fn assemble(
         .collect();
     let mut losses = vec![Loss::default(); parts.sources.len()];
     let mut section = writer.section(SectionKind::Weights).map_err(boxed)?;
-    let pack = |piece: &Piece<'_>| piece.pack(&parts.model.weights);
+    let pack = |piece: &Piece<'_>| piece.pack(&parts.model.weights, parts.calibration);
     ordered::map(&pieces, threads, pack, |piece, result| {
         let (bytes, loss) = result?;
         losses[piece.weight.index()] += loss;

@@ -1,12 +1,14 @@
 //! What the person who compiles has asked for.
 
+use std::path::PathBuf;
+
 use sail_ir::{Scheme, Target};
 use sail_models::WeightSource;
 
 use crate::quality::Wanted;
 
-/// Options of one compile. Only `target`, `scheme`, `weights`, `context`, `disabled_rules` and
-/// `quality` change the artifact.
+/// Options of one compile. Only `target`, `scheme`, `weights`, `context`, `disabled_rules`,
+/// `quality` and `calibration` change the artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub target: Target,
@@ -17,6 +19,10 @@ pub struct Options {
     pub threads: usize,
     /// Run the artifact on a prompt set, and what it must reach there.
     pub quality: Option<Wanted>,
+    /// What products read when the model is at work: weights are rounded by it.
+    pub calibration: Option<PathBuf>,
+    /// Tap what products read, for calibrating.
+    pub tap_inputs: bool,
     /// Fusion rules that are not applied, by name.
     pub disabled_rules: Vec<String>,
     /// Passes after which the module is printed on standard error, by name.
@@ -39,6 +45,8 @@ impl Options {
             context: None,
             threads: 1,
             quality: None,
+            calibration: None,
+            tap_inputs: false,
             disabled_rules: Vec::new(),
             print_ir_after: Vec::new(),
             timings: false,

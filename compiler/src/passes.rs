@@ -1,13 +1,15 @@
 //! The passes, run by MLIR's pass manager: each takes a sealed module to the next stage.
 //!
 //! In order: `fuse` and `erase_dead` to stage `fused`, `quantize` to `packed`, `lower` and
-//! `erase_dead` to `kernels`. What a pass leaves is verified when it is sealed; a violation is our
+//! `erase_dead` to `kernels`; `tap_inputs` before `fuse` and
+//! `tap_experts` behind it, when calibrating. What a pass leaves is verified when it is sealed; a violation is our
 //! own bug and panics.
 
 mod erase_dead;
 pub mod fuse;
 mod lower;
 mod quantize;
+pub mod tap_inputs;
 
 use std::cell::{Ref, RefCell};
 use std::fmt;
@@ -74,6 +76,11 @@ impl Passes {
         Ok(Self { settings, rules, watch: RefCell::default() })
     }
 
+    /// What products read, tapped.
+    pub fn tap_inputs<'c>(&self, module: Module<'c, Graph>) -> Module<'c, Graph> {
+        self.run(module.open(), vec![tap_inputs::pass()])
+    }
+
     /// Fewer, larger ops: every rule that is not disabled, until none fires.
     pub fn fuse<'c>(&self, module: Module<'c, Graph>) -> Module<'c, Fused> {
         self.run_rules(module.open())
@@ -85,6 +92,11 @@ impl Passes {
         let fused = self.run(module, passes);
         self.watch.borrow_mut().records = records.take();
         fused
+    }
+
+    /// What the last products of experts read, tapped.
+    pub fn tap_experts<'c>(&self, module: Module<'c, Fused>) -> Module<'c, Fused> {
+        self.run(module.open(), vec![tap_inputs::experts_pass()])
     }
 
     /// Every weight of a product in the scheme.
@@ -164,7 +176,8 @@ impl Passes {
 }
 
 /// Names of all passes, in the order they run.
-pub const NAMES: [&str; 4] = ["fuse", "erase_dead", "quantize", "lower"];
+pub const NAMES: [&str; 6] =
+    ["tap_inputs", "fuse", "erase_dead", "tap_experts", "quantize", "lower"];
 
 /// A pass: its name, and what it does to each function of a module.
 struct Pass<'p> {
@@ -224,7 +237,7 @@ impl Help for UnknownName {
 #[repr(align(8))]
 struct Id(#[expect(dead_code, reason = "gives each element an address of its own")] u8);
 
-static IDS: [Id; NAMES.len()] = [Id(0), Id(1), Id(2), Id(3)];
+static IDS: [Id; NAMES.len()] = [Id(0), Id(1), Id(2), Id(3), Id(4), Id(5)];
 
 #[cfg(test)]
 mod tests;

@@ -8,14 +8,15 @@ use sail_ir::id::{Id, KernelId};
 use sail_ir::output;
 use sail_models::Model;
 
+use crate::calibrate::Calibration;
 use crate::error::{CompileError, Failure, boxed};
 use crate::link::Assembled;
 use crate::options::Options;
 use crate::passes::{Passes, Settings};
 use crate::plan::build::{self, Bounds, Draft};
-use crate::quality::Wanted;
+use crate::quality::{PromptSet, Wanted};
 use crate::stage::{Fused, Graph, Kernels, Module, Packed};
-use crate::{dialect, import, link, manifest, plan, quality};
+use crate::{calibrate, dialect, import, link, manifest, plan, quality};
 
 /// Compile the checkpoint in `dir` into the file `output`.
 ///
@@ -58,16 +59,24 @@ fn write(
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
     let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
 
-    let graph: Module<Graph> = import::graph(&context, &model.spec); // what the model says
-    let fused: Module<Fused> = passes.fuse(graph); // fewer, larger ops
+    let mut graph: Module<Graph> = import::graph(&context, &model.spec); // what the model says
+    let calibration = &calibrate::of_options(options, &graph, model)?; // what its products read
+    if options.tap_inputs {
+        graph = passes.tap_inputs(graph);
+    }
+    let mut fused: Module<Fused> = passes.fuse(graph); // fewer, larger ops
+    if options.tap_inputs {
+        fused = passes.tap_experts(fused);
+    }
     let packed: Module<Packed> = passes.quantize(fused); // types of weights change
     let kernels: Module<Kernels> = passes.lower(packed); // one op, one step
 
     report_passes(&passes, options);
     let mut draft: Draft = build::draft(&kernels, &options.target, &bounds).map_err(boxed)?; // buffers, order, configs
     let code = draft.emit(options)?; // machine code, each distinct kernel once
-    let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model };
-    let manifest = manifest::manifest(model, options, draft.plan.clone());
+    let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model, calibration };
+    let mut manifest = manifest::manifest(model, options, draft.plan.clone());
+    manifest.options.extend(calibration.echo());
     let artifact = link::assemble(&parts, manifest, output, options.threads, progress)?;
     let report = Report::new(&draft, &code, artifact.bytes());
     Ok((artifact, report))
@@ -85,6 +94,23 @@ fn beside_bf16(
     let output = output.with_added_extension("bf16");
     let (reference, _) = write(model, &plain, &output, progress)?;
     quality::measure([reference.path(), artifact.path()], &wanted.prompts, options.threads)
+}
+
+/// Run the checkpoint in `dir` in `bf16` on `prompts`: what its products read.
+///
+/// The artifact for that stands beside `output` meanwhile and never has a name.
+pub fn calibrate(
+    dir: &Path,
+    options: &Options,
+    prompts: &PromptSet,
+    output: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Calibration, Failure> {
+    quality::runs_here(&options.target).map_err(boxed)?;
+    let model = sail_models::open(dir, options.weights).map_err(boxed)?;
+    let options = Options { tap_inputs: true, ..options.in_bf16() };
+    let (artifact, _) = write(&model, &options, output, progress)?;
+    calibrate::measure(artifact.path(), &model, prompts, options.threads)
 }
 
 /// The text of a stage, without going further.

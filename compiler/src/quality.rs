@@ -8,6 +8,7 @@
 mod error;
 pub mod goal;
 mod prompts;
+pub mod run;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -16,24 +17,20 @@ use std::path::Path;
 use sail_ir::Target;
 use sail_ir::artifact::{LayerQuality, Machine, Measured, Quality, WeightQuality};
 use sail_kernels::packing::Loss;
-use sail_runtime::sample::Sampling;
 use sail_runtime::taps::{Pattern, Tensor};
-use sail_runtime::{Input, Options, Picture, Program, Request, Session};
+use sail_runtime::{Options, Program};
 
 use crate::error::{Failure, boxed};
 use crate::plan::weights::Packed;
 
 pub use error::QualityError;
 pub use goal::Goal;
-use prompts::Prompt;
 pub use prompts::PromptSet;
+use run::{answered, inside};
 use stats::{Likeness, Tokens};
 
 /// What is compared: the hidden states behind each layer, and what is said at the end.
 const COMPARED: &str = "vit.*,image_features,layers.*,logits";
-
-/// Tokens of an answer that are read again, at most.
-const ANSWER_TOKENS: u32 = 64;
 
 /// What `--quality` and `--goal` ask for.
 #[derive(Debug, Clone)]
@@ -78,11 +75,12 @@ pub fn measure(
     let (reference, program) = (reference?, program?);
     let (mut all, mut answers) = (Tokens::default(), Tokens::default());
     let mut layers = Layers::default();
+    let compared = Pattern::new(COMPARED);
     for prompt in &prompts.prompts {
         let pictures = prompt.pictures();
         let (ids, answer) = answered(&reference, prompt, &pictures)?;
-        let wanted = inside(&reference, &ids, &pictures)?;
-        let got = inside(&program, &ids, &pictures)?;
+        let wanted = inside(&reference, &ids, &pictures, &compared)?;
+        let got = inside(&program, &ids, &pictures, &compared)?;
         for (wanted, got) in wanted.iter().zip(&got) {
             assert_eq!(wanted.name, got.name, "broken invariant `quality.taps`: of one model");
             if wanted.name != "logits" {
@@ -108,32 +106,6 @@ pub fn measure(
         answers: answers.divergence(),
         layers: layers.finish(),
     })
-}
-
-/// What `reference` reads and answers, without the last token, and where the answer begins.
-fn answered(
-    reference: &Program,
-    prompt: &Prompt,
-    pictures: &[Picture],
-) -> Result<(Vec<u32>, usize), Failure> {
-    let mut session = Session::new(reference).map_err(boxed)?;
-    let mut request = Request::new(reference, &prompt.text).with_pictures(pictures);
-    request.sampling = Sampling::default();
-    request.max_tokens = ANSWER_TOKENS;
-    let answer = session.ask(&request, &mut |_| ()).map_err(boxed)?;
-    let mut ids = answer.prompt;
-    let start = ids.len();
-    // What would follow the last token is no part of the answer.
-    ids.extend(&answer.ids[..answer.ids.len() - 1]);
-    Ok((ids, start))
-}
-
-fn inside(program: &Program, ids: &[u32], pictures: &[Picture]) -> Result<Vec<Tensor>, Failure> {
-    let mut session = Session::new(program).map_err(boxed)?;
-    let mut request = Request::new(program, "").with_pictures(pictures);
-    request.input = Input::Ids(ids);
-    let (tensors, _) = session.inside(&request, &Pattern::new(COMPARED)).map_err(boxed)?;
-    Ok(tensors)
 }
 
 /// Length of a row: the last size.

@@ -1,5 +1,6 @@
 //! From a checkpoint to logits and tokens, held to goldens of an independent implementation.
 
+mod calibrated;
 mod drawn;
 mod experts;
 mod oracle;
@@ -21,6 +22,7 @@ pub fn tests() -> Vec<Test> {
         experts::tests(),
         sizes::tests(),
         quality::tests(),
+        calibrated::tests(),
     ];
     lists.into_iter().flatten().collect()
 }

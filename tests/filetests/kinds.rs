@@ -21,6 +21,12 @@ fn follows(test: &FileTest, case: &Case) -> Result<Follows, String> {
     let text = |error: TextError| error.to_string();
     match test.value("test").unwrap_or_default() {
         "fuse" => fused(test, case).map_err(text),
+        "tap_inputs" => {
+            tapped::<Graph>(case, |passes, module| passes.tap_inputs(module).text()).map_err(text)
+        }
+        "tap_experts" => {
+            tapped::<Fused>(case, |passes, module| passes.tap_experts(module).text()).map_err(text)
+        }
         "quantize" => quantized(test, case).map_err(text),
         "lower" => lowered(test, case).map_err(text),
         "verify" => match test.value("stage").unwrap_or("graph") {
@@ -37,7 +43,9 @@ fn follows(test: &FileTest, case: &Case) -> Result<Follows, String> {
             let module = module.map_err(|error| error.to_string())?;
             Ok(output(case, Vec::new(), dialect::print(&module)))
         }
-        other => Err(format!("no test `{other}`: fuse, quantize, lower, verify or text")),
+        other => Err(format!(
+            "no test `{other}`: fuse, quantize, lower, verify, text or a pass that taps"
+        )),
     }
 }
 
@@ -61,6 +69,16 @@ fn quantized(test: &FileTest, case: &Case) -> Result<Follows, TextError> {
     let scheme = test.value("scheme").map_or(Scheme::Bf16, |name| name.parse().expect("a scheme"));
     let passes = Passes::new(Settings { scheme, ..Settings::default() });
     Ok(output(case, Vec::new(), passes.expect("no names to know").quantize(module).text()))
+}
+
+fn tapped<S: Stage>(
+    case: &Case,
+    pass: impl FnOnce(Passes, Module<'_, S>) -> String,
+) -> Result<Follows, TextError> {
+    let context = dialect::context();
+    let module = Module::<S>::parse(&context, &case.input, FILE)?;
+    let passes = Passes::new(Settings::default()).expect("no names to know");
+    Ok(output(case, Vec::new(), pass(passes, module)))
 }
 
 fn lowered(test: &FileTest, case: &Case) -> Result<Follows, TextError> {

@@ -1,5 +1,6 @@
 //! Kernels that pick, place or copy rows, against their twins.
 
+use sail_ir::Scheme;
 use sail_kernels::emit::run::{Counts, Loaded, f32_values, i32_bytes, poisoned, targets_here};
 use sail_kernels::packing::{Join, pack_whole};
 use sail_kernels::reference;

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum, value_parser};
-use sail_ir::artifact::Machine;
-use sail_ir::{Scheme, Target, output};
+use sail_ir::{Scheme, output};
 use sail_models::WeightSource;
 
 use super::progress;
@@ -32,6 +31,9 @@ pub struct Compile {
     /// `random:SEED` instead of the folder's weights.
     #[arg(long)]
     weights: Option<String>,
+    /// What `sailc calibrate` wrote of this checkpoint; `int8` and `int4` round by it.
+    #[arg(long, value_name = "STATS")]
+    calibration: Option<PathBuf>,
     /// Run the artifact beside `bf16` on this prompt set (JSON), and store how near it is.
     #[arg(long, value_name = "PROMPTS")]
     quality: Option<PathBuf>,
@@ -114,11 +116,7 @@ impl Compile {
     }
 
     fn options(&self) -> Result<Options, Failure> {
-        let target = if self.target == "host" {
-            Machine::this().target().ok_or_else(|| boxed(CompileError::OldHost))?
-        } else {
-            Target::parse(&self.target).map_err(boxed)?
-        };
+        let target = super::target(&self.target)?;
         let scheme = self
             .quant
             .parse::<Scheme>()
@@ -140,6 +138,8 @@ impl Compile {
             context: self.context,
             threads,
             quality: self.wanted()?,
+            calibration: self.calibration.clone(),
+            tap_inputs: false,
             disabled_rules: self.disable_rule.clone(),
             print_ir_after: self.print_ir_after.clone(),
             timings: self.timings,

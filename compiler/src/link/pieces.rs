@@ -5,6 +5,7 @@ use sail_kernels::attention::rope_table;
 use sail_kernels::packing::{Loss, pack_panel};
 use sail_models::{ModelError, Weights};
 
+use crate::calibrate::{Known, Sensitivities};
 use crate::error::{CompileError, Failure, boxed};
 use crate::plan::weights::{Packed, Source};
 
@@ -67,12 +68,17 @@ impl Piece<'_> {
         self.first == 0
     }
 
-    /// The bytes of the piece, and what packing lost.
+    /// The bytes of the piece, and what packing lost. `calibration` is what is known of what
+    /// products read.
     ///
     /// Refuses a checkpoint that can no longer be read, and values that the scheme cannot hold.
-    pub fn pack(&self, weights: &Weights) -> Result<(Vec<u8>, Loss), Unpacked> {
+    pub fn pack(
+        &self,
+        weights: &Weights,
+        calibration: &Known,
+    ) -> Result<(Vec<u8>, Loss), Unpacked> {
         let bytes = match self.source {
-            Source::Packed(packed) => return self.panels(packed, weights),
+            Source::Packed(packed) => return self.panels(packed, weights, calibration),
             Source::Plain { paths, dims } => self.rows(paths, dims, weights)?,
             Source::RopeTable { positions, head_dim, theta } => {
                 let (head_dim, positions) = (narrow32(*head_dim), narrow32(*positions));
@@ -83,7 +89,12 @@ impl Piece<'_> {
         Ok((bytes, Loss::default()))
     }
 
-    fn panels(&self, packed: &Packed, weights: &Weights) -> Result<(Vec<u8>, Loss), Unpacked> {
+    fn panels(
+        &self,
+        packed: &Packed,
+        weights: &Weights,
+        calibration: &Known,
+    ) -> Result<(Vec<u8>, Loss), Unpacked> {
         let rows_of = |path: &String| match weights.tensor(path) {
             Some(tensor) => tensor.rows().0,
             None => panic!("broken invariant `link.known`: no tensor `{path}`"),
@@ -92,6 +103,7 @@ impl Piece<'_> {
         let panel_bytes = narrow(packed.panel_bytes());
         let mut bytes = vec![0; panel_bytes * narrow(self.count)];
         let mut loss = Loss::default();
+        let mut sensitivities = Sensitivities::new(calibration, packed);
         let row_bytes = narrow(packed.k * 2);
         let mut buffer = vec![0; row_bytes * packed.panel_width as usize];
         for (panel, out) in (self.first..).zip(bytes.chunks_exact_mut(panel_bytes)) {
@@ -101,17 +113,21 @@ impl Piece<'_> {
                     weights.rows(&packed.paths[source.path], source.row, 1, row)?;
                 }
             }
+            let paths = sources.iter().flatten().map(|source| source.path);
+            let sensitivity = sensitivities.of(paths);
             let rows = sources.iter().zip(buffer.chunks_exact(row_bytes));
             let rows: Vec<Option<&[u8]>> = rows.map(|(source, row)| source.map(|_| row)).collect();
-            loss += pack_panel(packed.scheme, narrow(packed.k), &rows, out).map_err(|found| {
-                let source = sources[found.output].expect("rows of zeros are finite");
-                Unpacked::NotFinite(CompileError::NotFinite {
-                    path: packed.paths[source.path].clone(),
-                    row: source.row,
-                    column: found.column as u64,
-                    scheme: packed.scheme,
-                })
-            })?;
+            loss += pack_panel(packed.scheme, narrow(packed.k), &rows, sensitivity, out).map_err(
+                |found| {
+                    let source = sources[found.output].expect("rows of zeros are finite");
+                    Unpacked::NotFinite(CompileError::NotFinite {
+                        path: packed.paths[source.path].clone(),
+                        row: source.row,
+                        column: found.column as u64,
+                        scheme: packed.scheme,
+                    })
+                },
+            )?;
         }
         Ok((bytes, loss))
     }

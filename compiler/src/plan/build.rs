@@ -52,13 +52,19 @@ impl Bounds {
         let tiles = spec.tiles_per_picture();
         let tiles = u32::try_from(tiles)
             .map_err(|_| CompileError::TooLarge { what: "tiles".to_owned(), size: tiles })?;
-        Ok(Self {
+        let mut bounds = Self {
             prefill: vec![16, 64, 128, 256, 512],
             decode: vec![1, 2, 4, 8],
             vision: (1..=tiles).collect(),
             max_outputs: 8,
             max_positions: context,
-        })
+        };
+        if options.tap_inputs {
+            // Room is kept for every tap of the largest call: of a large model, gigabytes.
+            bounds.prefill.truncate(3);
+            bounds.vision.truncate(1);
+        }
+        Ok(bounds)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A named set of prompts with pictures, read from a small JSON file.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sail_runtime::Picture;
 use serde::Deserialize;
@@ -81,6 +81,28 @@ impl PromptSet {
         }
         let blake3 = hasher.finalize().to_hex().to_string();
         Ok(Self { name: raw.name, blake3, prompts })
+    }
+}
+
+impl PromptSet {
+    /// The same set, where prompts without pictures are also asked about each of `images`.
+    ///
+    /// Refuses pictures that cannot be read.
+    pub fn with_pictures(mut self, images: &[PathBuf]) -> Result<Self, QualityError> {
+        let bare: Vec<Prompt> =
+            self.prompts.iter().filter(|prompt| prompt.images.is_empty()).cloned().collect();
+        for image in images {
+            let path = image.display().to_string();
+            let bytes = fs::read(image).map_err(|error| QualityError::Prompts {
+                because: format!("picture `{path}` cannot be read: {}", plain(&error)),
+                path: self.name.clone(),
+            })?;
+            self.prompts.extend(bare.iter().map(|prompt| Prompt {
+                images: vec![(path.clone(), bytes.clone())],
+                ..prompt.clone()
+            }));
+        }
+        Ok(self)
     }
 }
 

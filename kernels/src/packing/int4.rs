@@ -4,6 +4,7 @@
 use half::bf16;
 use sail_ir::scheme::Scheme;
 
+use super::sensitivity::{Group, Sensitivity};
 use super::{Loss, NotFinite, squares, values_of};
 
 const GROUP: usize = Scheme::GROUP as usize;
@@ -12,6 +13,9 @@ const MOST: f32 = 15.0;
 /// By how much of its whole range a group is tried to be cut: rounding all values a little better
 /// may outweigh the few at the ends.
 const RANGES: [f32; 6] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75];
+
+/// Grids of a group that are tried to the end where errors do not all matter alike.
+const FINALISTS: usize = 3;
 
 /// How a group is stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +27,12 @@ struct Grid {
 }
 
 /// Pack one panel; see [`super::pack_panel`].
-pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<Loss, NotFinite> {
+pub(super) fn pack(
+    k: usize,
+    rows: &[Option<&[u8]>],
+    sensitivity: Option<&Sensitivity>,
+    out: &mut [u8],
+) -> Result<Loss, NotFinite> {
     out.fill(0);
     let mut loss = Loss::default();
     let width = rows.len();
@@ -31,13 +40,16 @@ pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<L
         let Some(row) = row else { continue };
         let values = values_of(k, row, output)?;
         let mut rest = &mut *out;
-        for group in values.chunks(GROUP) {
+        for (index, group) in values.chunks(GROUP).enumerate() {
             let nibbles = group.len().next_multiple_of(4) / 2 * width;
             let (here, after) = rest.split_at_mut(nibbles + 4 * width);
             rest = after;
             let mut stored = [0.0; GROUP];
             let stored = &mut stored[..group.len()];
-            let grid = round(group, stored);
+            let grid = match sensitivity {
+                None => round(group, stored),
+                Some(sensitivity) => round_by(sensitivity.group(index), group, stored),
+            };
             put(grid, stored, (output, width), here);
             loss += Loss::of(group, stored);
         }
@@ -47,11 +59,31 @@ pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<L
 
 /// The best grid of a group and, in `stored`, the points of it that are nearest.
 fn round(group: &[f32], stored: &mut [f32]) -> Grid {
-    let grid = Grid::of(group);
+    let [grid, ..] = Grid::best(group, |grid| grid.error(group));
     for (stored, value) in stored.iter_mut().zip(group) {
         *stored = grid.stored(*value);
     }
     grid
+}
+
+/// The same where errors do not all matter alike: of the grids that look best by the mean squares
+/// of the channels, the one that loses least when later values make up for earlier ones.
+fn round_by(sensitivity: &Group, group: &[f32], stored: &mut [f32]) -> Grid {
+    let squares = sensitivity.squares();
+    let grids = Grid::best(group, |grid| grid.weighted_error(group, squares));
+    let mut least = f32::INFINITY;
+    let mut best = grids[0];
+    let mut tried = [0.0; GROUP];
+    for grid in grids {
+        let tried = &mut tried[..group.len()];
+        tried.copy_from_slice(group);
+        let lost = sensitivity.round(tried, |value| grid.stored(value));
+        if lost < least {
+            (best, least) = (grid, lost);
+            stored.copy_from_slice(tried);
+        }
+    }
+    best
 }
 
 /// Put the nibbles of a group, whose values are points of its grid, and its word where they belong.
@@ -72,22 +104,23 @@ fn put(grid: Grid, stored: &[f32], (output, width): (usize, usize), out: &mut [u
 }
 
 impl Grid {
-    /// The grid with the least squared error.
-    fn of(group: &[f32]) -> Self {
+    /// The grids with the least `error`, the best first.
+    fn best(group: &[f32], error: impl Fn(Self) -> f32) -> [Self; FINALISTS] {
         let (low, high) = group
             .iter()
             .fold((0.0_f32, 0.0_f32), |(low, high), value| (low.min(*value), high.max(*value)));
-        let mut best = Self { scale: 0.0, zero: 0.0 };
-        let mut least = f32::INFINITY;
+        let mut best = [(f32::INFINITY, Self { scale: 0.0, zero: 0.0 }); FINALISTS];
         for range in RANGES {
             for grid in [Self::between(low * range, high * range), Self::around(low, high, range)] {
-                let error = grid.error(group);
-                if error < least {
-                    (best, least) = (grid, error);
+                let error = error(grid);
+                let place = best.partition_point(|(least, _)| *least <= error);
+                if place < FINALISTS {
+                    best[place..].rotate_right(1);
+                    best[place] = (error, grid);
                 }
             }
         }
-        best
+        best.map(|(_, grid)| grid)
     }
 
     /// From `low` to `high`, zero being a point of it.
@@ -123,6 +156,12 @@ impl Grid {
         squares(group, |value| {
             (nearest(value * inverse + self.zero) - self.zero) * self.scale - value
         })
+    }
+
+    /// The same, each error as often as its weight says.
+    fn weighted_error(self, group: &[f32], weights: &[f32]) -> f32 {
+        let errors = group.iter().map(|value| self.stored(*value) - value);
+        errors.zip(weights).map(|(error, weight)| error * error * weight).sum()
     }
 }
 
@@ -173,7 +212,7 @@ mod tests {
             let given = [Some(&rows[0][..]), Some(&rows[1][..]), None, Some(&rows[2][..])];
             let bytes = Scheme::Int4.packed_bytes(4, k as u64, 4);
             let mut panel = vec![0xff; bytes as usize];
-            pack(k, &given, &mut panel).unwrap();
+            pack(k, &given, None, &mut panel).unwrap();
             for (output, row) in given.iter().enumerate() {
                 let got = unpack(k, &panel, 4, output);
                 let want = row.map_or(vec![0.0; k], |row| values_of(k, row, output).unwrap());
@@ -191,10 +230,11 @@ mod tests {
 
     #[test]
     fn a_group_on_one_side_of_zero_uses_all_sixteen_points() {
+        let of = |values: &[f32]| Grid::best(values, |grid| grid.error(values))[0];
         let values: Vec<f32> = (0..16).map(|point| point as f32 * 0.5).collect();
-        assert_eq!(Grid::of(&values), Grid { scale: 0.5, zero: 0.0 });
+        assert_eq!(of(&values), Grid { scale: 0.5, zero: 0.0 });
         let mirrored: Vec<f32> = values.iter().map(|value| -value).collect();
-        assert_eq!(Grid::of(&mirrored), Grid { scale: 0.5, zero: 15.0 });
-        assert_eq!(Grid::of(&[0.0; 8]), Grid { scale: 0.0, zero: 0.0 });
+        assert_eq!(of(&mirrored), Grid { scale: 0.5, zero: 15.0 });
+        assert_eq!(of(&[0.0; 8]), Grid { scale: 0.0, zero: 0.0 });
     }
 }

@@ -1,6 +1,8 @@
 //! Scheme `int8` on the host: one scale an output, the greatest magnitude of a row becomes 127.
 
-use super::{Loss, NotFinite, values_of};
+use sail_ir::scheme::Scheme;
+
+use super::{Loss, NotFinite, Sensitivity, values_of};
 
 /// Greatest magnitude of an integer.
 const MOST: f32 = 127.0;
@@ -8,7 +10,12 @@ const MOST: f32 = 127.0;
 const OFFSET: i32 = 128;
 
 /// Pack one panel; see [`super::pack_panel`].
-pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<Loss, NotFinite> {
+pub(super) fn pack(
+    k: usize,
+    rows: &[Option<&[u8]>],
+    sensitivity: Option<&Sensitivity>,
+    out: &mut [u8],
+) -> Result<Loss, NotFinite> {
     let width = rows.len();
     let (bytes, scales) = out.split_at_mut(k.next_multiple_of(4) * width);
     bytes.fill(OFFSET as u8);
@@ -18,14 +25,14 @@ pub(super) fn pack(k: usize, rows: &[Option<&[u8]>], out: &mut [u8]) -> Result<L
         let Some(row) = row else { continue };
         let values = values_of(k, row, output)?;
         let (scale, inverse) = scale_of(&values);
-        for (quad, place) in values.chunks(4).zip(bytes[4 * output..].chunks_mut(4 * width)) {
+        let stored = round(&values, scale, inverse, sensitivity);
+        for (quad, place) in stored.chunks(4).zip(bytes[4 * output..].chunks_mut(4 * width)) {
             for (byte, value) in place.iter_mut().zip(quad) {
                 *byte = (integer(*value, inverse) as i32 + OFFSET) as u8;
             }
         }
         scales[4 * output..][..4].copy_from_slice(&scale.to_le_bytes());
-        let stored = values.iter().map(|value| integer(*value, inverse) * scale);
-        loss += Loss::of(&values, &stored.collect::<Vec<_>>());
+        loss += Loss::of(&values, &stored);
     }
     Ok(loss)
 }
@@ -36,9 +43,23 @@ fn scale_of(row: &[f32]) -> (f32, f32) {
     (greatest / MOST, if greatest == 0.0 { 0.0 } else { MOST / greatest })
 }
 
+/// A row's values as they come back: each the nearest there is, or, where it is known how much
+/// errors matter, so that later values of a group make up for those of earlier ones.
+fn round(values: &[f32], scale: f32, inverse: f32, sensitivity: Option<&Sensitivity>) -> Vec<f32> {
+    let nearest = |value: f32| integer(value, inverse) * scale;
+    let Some(sensitivity) = sensitivity else {
+        return values.iter().copied().map(nearest).collect();
+    };
+    let mut stored = values.to_vec();
+    for (index, group) in stored.chunks_mut(Scheme::GROUP as usize).enumerate() {
+        sensitivity.group(index).round(group, nearest);
+    }
+    stored
+}
+
 /// The nearest integer, ties to even.
 fn integer(value: f32, inverse: f32) -> f32 {
-    (value * inverse).round_ties_even()
+    (value * inverse).round_ties_even().clamp(-MOST, MOST)
 }
 
 /// The values of row `output` of a packed panel of `width` outputs, as products take them.
@@ -64,7 +85,7 @@ mod tests {
             let rows: Vec<Vec<u8>> = (0..3).map(|row| bf16_bytes(&random(row + 7, k))).collect();
             let given = [Some(&rows[0][..]), None, Some(&rows[1][..]), Some(&rows[2][..])];
             let mut panel = vec![0xff; 4 * (k.next_multiple_of(4) + 4)];
-            pack(k, &given, &mut panel).unwrap();
+            pack(k, &given, None, &mut panel).unwrap();
             for (output, row) in given.iter().enumerate() {
                 let got = unpack(k, &panel, 4, output);
                 let want = row.map_or(vec![0.0; k], |row| values_of(k, row, output).unwrap());
@@ -81,7 +102,7 @@ mod tests {
     fn a_row_of_zeros_stays_one_and_a_greatest_value_becomes_127() {
         let rows = bf16_bytes(&[0.0, 0.0, -3.0, 1.5]);
         let mut panel = vec![0; 2 * 8];
-        pack(2, &[Some(&rows[..4]), Some(&rows[4..])], &mut panel).unwrap();
+        pack(2, &[Some(&rows[..4]), Some(&rows[4..])], None, &mut panel).unwrap();
         assert_eq!(unpack(2, &panel, 2, 0), [0.0, 0.0]);
         assert_eq!(panel[4..6], [1, 192]); // -127 and 63.5, ties to even
     }
@@ -89,7 +110,7 @@ mod tests {
     #[test]
     fn refuses_what_is_not_finite_by_its_place() {
         let row = bf16::INFINITY.to_le_bytes();
-        let error = pack(1, &[None, Some(&row)], &mut [0; 16]).unwrap_err();
+        let error = pack(1, &[None, Some(&row)], None, &mut [0; 16]).unwrap_err();
         assert_eq!(error, NotFinite { output: 1, column: 0 });
     }
 }

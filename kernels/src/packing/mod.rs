@@ -8,12 +8,15 @@
 pub mod bf16;
 pub mod int4;
 pub mod int8;
+pub mod sensitivity;
 
 use std::fmt;
 use std::ops::AddAssign;
 use std::str::FromStr;
 
 use sail_ir::scheme::Scheme;
+
+pub use sensitivity::Sensitivity;
 
 /// How the tensors at a weight's paths become one weight; see the op row `sail.weight`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,13 +209,15 @@ fn squares(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
 
 /// Pack one panel: `rows` are the panel's outputs in order, each the `k` bf16 values (little
 /// endian) of a checkpoint's row, `None` a row of zeros; `out` takes `packed_bytes` of one panel.
-/// What was lost; `bf16` loses nothing and sums nothing.
+/// What was lost; `bf16` loses nothing and sums nothing. `sensitivity` is of the channels that the
+/// rows are multiplied with, where that is known: `int8` and `int4` round by it.
 ///
 /// Refuses values that the scheme cannot hold; `bf16` holds all.
 pub fn pack_panel(
     scheme: Scheme,
     k: usize,
     rows: &[Option<&[u8]>],
+    sensitivity: Option<&Sensitivity>,
     out: &mut [u8],
 ) -> Result<Loss, NotFinite> {
     assert_eq!(
@@ -225,8 +230,8 @@ pub fn pack_panel(
             bf16::pack(k, rows, out);
             Ok(Loss::default())
         }
-        Scheme::Int8 => int8::pack(k, rows, out),
-        Scheme::Int4 => int4::pack(k, rows, out),
+        Scheme::Int8 => int8::pack(k, rows, sensitivity, out),
+        Scheme::Int4 => int4::pack(k, rows, sensitivity, out),
     }
 }
 
@@ -278,7 +283,7 @@ pub fn pack_whole(
                 })
             })
             .collect();
-        pack_panel(scheme, k, &rows, out).expect("finite values");
+        pack_panel(scheme, k, &rows, None, out).expect("finite values");
     }
     packed
 }
@@ -356,7 +361,7 @@ mod tests {
         let given = [Some(&rows[0][..]), None, Some(&rows[1][..]), Some(&rows[2][..])];
         for scheme in [Scheme::Int8, Scheme::Int4] {
             let mut panel = vec![0; scheme.packed_bytes(width, k as u64, width) as usize];
-            let loss = pack_panel(scheme, k, &given, &mut panel).unwrap();
+            let loss = pack_panel(scheme, k, &given, None, &mut panel).unwrap();
             let mut want = Loss::default();
             for (output, row) in given.iter().enumerate() {
                 let Some(row) = row else { continue };
@@ -371,7 +376,40 @@ mod tests {
             assert!(near(loss.signal, want.signal) && near(loss.noise, want.noise), "{loss:?}");
         }
         let mut panel = vec![0; Scheme::Bf16.packed_bytes(width, k as u64, width) as usize];
-        assert_eq!(pack_panel(Scheme::Bf16, k, &given, &mut panel).unwrap(), Loss::default());
+        assert_eq!(pack_panel(Scheme::Bf16, k, &given, None, &mut panel).unwrap(), Loss::default());
+    }
+
+    #[test]
+    fn rounding_by_sensitivity_changes_outputs_less_for_what_was_read() {
+        let (k, width) = (160, 2);
+        let row = bf16_bytes(&random(3, k));
+        let given = [Some(&row[..]), None];
+        // Rows in which neighbours go together.
+        let read: Vec<Vec<f32>> = (0..400)
+            .map(|row| random(row + 100, k + 1).windows(2).map(|pair| pair[0] + pair[1]).collect())
+            .collect();
+        let moments = [0..128, 128..k].map(|group| {
+            let pairs = group.clone().flat_map(|i| group.clone().map(move |j| (i, j)));
+            let mean = |(i, j): (usize, usize)| -> f32 {
+                read.iter().map(|row| row[i] * row[j]).sum::<f32>() / read.len() as f32
+            };
+            pairs.map(mean).collect()
+        });
+        let sensitivity = Sensitivity::new(&moments);
+        let values = values_of(k, &row, 0).unwrap();
+        for scheme in [Scheme::Int8, Scheme::Int4] {
+            let [without, with] = [None, Some(&sensitivity)].map(|sensitivity| -> f64 {
+                let mut panel = vec![0; scheme.packed_bytes(width, k as u64, width) as usize];
+                pack_panel(scheme, k, &given, sensitivity, &mut panel).unwrap();
+                let stored = unpack_row(scheme, k, &panel, width as usize, 0);
+                let change = |read: &Vec<f32>| -> f64 {
+                    let errors = stored.iter().zip(&values).map(|(one, v)| one - f64::from(*v));
+                    errors.zip(read).map(|(error, x)| error * f64::from(*x)).sum()
+                };
+                read.iter().map(|read| change(read).powi(2)).sum()
+            });
+            assert!(with < 0.8 * without, "{scheme}: {with} of {without}");
+        }
     }
 
     #[test]

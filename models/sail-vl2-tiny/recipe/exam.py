@@ -1,6 +1,7 @@
 """Writes held-out scenes to a folder for `sail eval`: python exam.py FOLDER [--scenes 4000] [--seed 12345]
 
-`scenes.jsonl` has a line for each scene: its picture (a PNG beside it, or null), kind, question and right answer.
+`scenes.jsonl` has a line for each scene: its picture (a PNG beside it, or null), kind, question and right answer;
+`prompts.json` is the same as a prompt set for `sailc calibrate` and `sailc compile --quality`.
 """
 import argparse
 import json
@@ -21,6 +22,9 @@ def write(folder, count, seed):
             picture.save(folder / name)
         lines.append({"picture": name, "kind": question.kind, "question": question.text, "answer": question.answer})
     (folder / "scenes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prompts = [{"prompt": line["question"], "images": [line["picture"]] if line["picture"] else []} for line in lines]
+    prompts = {"name": f"{count} scenes, seed {seed}", "prompts": prompts}
+    (folder / "prompts.json").write_text(json.dumps(prompts) + "\n")
 
 
 def main():

@@ -1,7 +1,7 @@
 """Exact answers of each scheme on the same held-out scenes: python schemes.py [--scenes 4000] [--seed 12345]
 
-Draws the scenes, compiles the checkpoint one folder up in every scheme, answers every scene with every artifact, and prints a
-table of exact answers by kind. Further words go to every `sailc compile`.
+Draws the scenes, compiles the checkpoint one folder up in every scheme, with and without calibration on other scenes, answers
+every scene with every artifact, and prints a table of exact answers by kind.
 """
 import argparse
 import datetime
@@ -13,25 +13,29 @@ from pathlib import Path
 import exam
 
 ROOT = Path(__file__).resolve().parents[3]
+# Scenes that are looked at for calibrating; no exam has this seed.
+LOOKED_AT, THEIR_SEED = 200, 99
 
 
-def answers(binaries, checkpoint, folder, scheme, more):
-    """What `sail eval` says of one scheme."""
-    artifact = folder / f"{scheme}.sail"
-    compile_ = [binaries / "sailc", "compile", checkpoint, "--quant", scheme, *(more if scheme != "bf16" else []), "-o", artifact]
-    subprocess.run(compile_, check=True, stdout=subprocess.DEVNULL)
-    said = subprocess.run([binaries / "sail", "eval", artifact, "--scenes", folder, "--json"], check=True, capture_output=True)
-    return json.loads(said.stdout)
+def run(*words):
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout
+
+
+def answers(a, folder, scheme, stats):
+    """What `sail eval` says of one artifact."""
+    artifact = folder / "model.sail"
+    calibration = ["--calibration", stats] if stats else []
+    run(a.binaries / "sailc", "compile", a.checkpoint, "--quant", scheme, *calibration, "-o", artifact)
+    return json.loads(run(a.binaries / "sail", "eval", artifact, "--scenes", folder, "--json"))
 
 
 def table(found):
-    """Shares of exact answers, a column a scheme."""
-    schemes = list(found)
-    lines = ["| kind of question | of | " + " | ".join(schemes) + " |", "| --- | ---: |" + " ---: |" * len(schemes)]
-    first = found[schemes[0]]
+    """Shares of exact answers, a column an artifact."""
+    lines = ["| kind of question | of | " + " | ".join(found) + " |", "| --- | ---: |" + " ---: |" * len(found)]
+    first = next(iter(found.values()))
     rows = [(kind, lambda f, kind=kind: f["kinds"][kind]) for kind in sorted(first["kinds"])] + [("all", lambda f: f["all"])]
     for name, of in rows:
-        shares = [f"{of(found[s])['exact'] / of(found[s])['of']:.4f}" for s in schemes]
+        shares = [f"{of(f)['exact'] / of(f)['of']:.4f}" for f in found.values()]
         lines.append(f"| {name} | {of(first)['of']} | " + " | ".join(shares) + " |")
     return lines
 
@@ -40,14 +44,20 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--scenes", type=int, default=4000)
     p.add_argument("--seed", type=int, default=12345)
-    p.add_argument("--schemes", default="bf16,int8,int4")
+    p.add_argument("--schemes", default="int8,int4")
     p.add_argument("--checkpoint", type=Path, default=ROOT / "models/sail-vl2-tiny")
     p.add_argument("--binaries", type=Path, default=ROOT / "target/release", help="folder of sailc and sail")
-    a, more = p.parse_known_args()
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    a = p.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, looked_at = Path(name) / "exam", Path(name) / "looked-at"
         exam.write(folder, a.scenes, a.seed)
-        found = {scheme: answers(a.binaries, a.checkpoint, folder, scheme, more) for scheme in a.schemes.split(",")}
+        exam.write(looked_at, LOOKED_AT, THEIR_SEED)
+        stats = looked_at / "stats.safetensors"
+        run(a.binaries / "sailc", "calibrate", a.checkpoint, "--prompts", looked_at / "prompts.json", "-o", stats)
+        found = {"bf16": answers(a, folder, "bf16", None)}
+        for scheme in a.schemes.split(","):
+            found[scheme] = answers(a, folder, scheme, None)
+            found[f"{scheme} calibrated"] = answers(a, folder, scheme, stats)
     print(f"{datetime.date.today()}, {a.scenes} scenes, seed {a.seed}")
     print("\n".join(table(found)))
 

@@ -1,0 +1,140 @@
+//! What products read when the model is at work: found by running `bf16` on a prompt set, kept in a
+//! small file, used when weights are packed.
+//!
+//! For every input of a product: the greatest magnitude of each channel, and the second moments of
+//! the channels of each group of a scheme. Moments across groups are left out: all of them would be
+//! the square of the width, 150 MB for one product of the 2B model, and rounding is done group by
+//! group, so only what is inside of one is needed.
+
+mod error;
+mod experts;
+mod file;
+mod moments;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sail_ir::Scheme;
+use sail_kernels::packing::Sensitivity;
+use sail_models::Model;
+use sail_runtime::taps::{Pattern, Tensor};
+use sail_runtime::{Options as Opening, Program};
+
+use crate::error::{Failure, boxed};
+use crate::options::Options;
+use crate::passes::tap_inputs::{EXPERTS, PREFIX, inputs_of_weights};
+use crate::plan::weights::Packed;
+use crate::quality::PromptSet;
+use crate::quality::run::{answered, inside};
+use crate::stage::{Graph, Module};
+
+pub use error::CalibrationError;
+pub use file::{Calibration, fingerprint};
+pub use moments::Moments;
+
+/// Calibration that was asked for, and which of its inputs belongs to which tensor.
+#[derive(Debug, Default)]
+pub struct Known {
+    calibration: Option<Calibration>,
+    inputs: BTreeMap<String, String>,
+}
+
+/// Read what the options name.
+///
+/// Refuses what [`Calibration::open`] does.
+pub fn of_options(
+    options: &Options,
+    graph: &Module<'_, Graph>,
+    model: &Model,
+) -> Result<Known, Failure> {
+    let Some(path) = &options.calibration else { return Ok(Known::default()) };
+    let fingerprint = fingerprint(&model.weights).map_err(boxed)?;
+    let calibration = Calibration::open(path, &fingerprint).map_err(boxed)?;
+    Ok(Known { calibration: Some(calibration), inputs: inputs_of_weights(graph) })
+}
+
+impl Known {
+    /// The option that brought it, for the artifact: its hash, as a path says nothing elsewhere.
+    #[must_use]
+    pub fn echo(&self) -> Option<String> {
+        let blake3 = self.calibration.as_ref()?.blake3()?;
+        Some(format!("--calibration=blake3:{blake3}"))
+    }
+
+    /// What the product with tensor `path` reads: its name, and what is known of it.
+    fn input(&self, path: &str) -> Option<(&str, &Moments)> {
+        let name = self.inputs.get(path)?;
+        Some((name, self.calibration.as_ref()?.input(name)?))
+    }
+}
+
+/// How much errors of one weight matter; made when a panel asks, as those of a large model do not
+/// fit memory all at once.
+#[derive(Debug)]
+pub struct Sensitivities<'k> {
+    /// Of each path, where that is known.
+    inputs: Vec<Option<(&'k str, &'k Moments)>>,
+    made: BTreeMap<&'k str, Sensitivity>,
+}
+
+impl<'k> Sensitivities<'k> {
+    /// `bf16` has no errors that could be chosen.
+    #[must_use]
+    pub fn new(known: &'k Known, packed: &Packed) -> Self {
+        let of = |path: &String| {
+            let input = known.input(path).filter(|_| packed.scheme != Scheme::Bf16)?;
+            (input.1.width() as u64 == packed.k).then_some(input)
+        };
+        Self { inputs: packed.paths.iter().map(of).collect(), made: BTreeMap::new() }
+    }
+
+    /// Of a panel with rows of these paths: they must all be multiplied with the same channels.
+    pub fn of(&mut self, mut paths: impl Iterator<Item = usize>) -> Option<&Sensitivity> {
+        let (name, moments) = self.inputs[paths.next()?]?;
+        if !paths.all(|path| self.inputs[path].is_some_and(|(other, _)| other == name)) {
+            return None;
+        }
+        Some(self.made.entry(name).or_insert_with(|| Sensitivity::new(&moments.means())))
+    }
+}
+
+/// Run `prompts` on the artifact at `path`, which taps what products read, and sum what comes by.
+///
+/// Refuses what sessions refuse, and values that are not finite.
+pub fn measure(
+    path: &Path,
+    model: &Model,
+    prompts: &PromptSet,
+    threads: usize,
+) -> Result<Calibration, Failure> {
+    let options = Opening { threads: Some(threads), slots: 1, taps: true, ..Opening::default() };
+    let program = Program::open(path, &options).map_err(boxed)?;
+    let mut calibration = Calibration::new(fingerprint(&model.weights).map_err(boxed)?);
+    let wanted = Pattern::new(&format!("{PREFIX}*,{EXPERTS}*,router.*"));
+    for prompt in &prompts.prompts {
+        let pictures = prompt.pictures();
+        let (ids, _) = answered(&program, prompt, &pictures)?;
+        let tensors = inside(&program, &ids, &pictures, &wanted)?;
+        for tensor in &tensors {
+            let finite = if let Some(name) = tensor.name.strip_prefix(PREFIX) {
+                calibration.of_input(name, width(tensor)).add(&tensor.values)
+            } else if let Some(router) = tensor.name.strip_prefix(EXPERTS) {
+                let logits = tensors.iter().find(|tensor| tensor.name == router);
+                let logits = logits.expect("broken invariant `calibrate.router`: it is tapped");
+                experts::add(&mut calibration, &program, [tensor, logits])
+            } else {
+                true
+            };
+            if !finite {
+                let (input, place) = (tensor.name.clone(), prompt.text.clone());
+                return Err(boxed(CalibrationError::Infinite { input, place }));
+            }
+        }
+    }
+    Ok(calibration)
+}
+
+/// Length of a row: the last size.
+fn width(tensor: &Tensor) -> usize {
+    tensor.shape.last().map_or(1, |width| *width as usize).max(1)
+}
