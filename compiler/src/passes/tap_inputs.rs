@@ -65,10 +65,11 @@ pub fn inputs_of_weights(module: &Module<'_, Graph>) -> BTreeMap<String, String>
             let Some(x) = input(product) else { continue };
             let row = product.row().expect("products are ops of the dialect");
             for name in row.packed {
-                let paths = paths(product.operand(name)).into_iter().enumerate();
+                let paths = paths(product.operand(name)).into_iter();
                 if !product.is("experts") || *name != "down" {
-                    inputs.extend(paths.map(|(_, path)| (path, key(&twin, x))));
+                    inputs.extend(paths.map(|path| (path, key(&twin, x))));
                 } else if let Some(router) = router(product.operand("ids")) {
+                    let paths = paths.enumerate();
                     inputs.extend(paths.map(|(at, path)| (path, expert_key(&router, at))));
                 }
             }
