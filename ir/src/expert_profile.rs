@@ -202,7 +202,9 @@ mod tests {
             .assert_eq(&refused(&text.replace("experts/1", "experts/2")));
         expect!["layer 0 has 2 counts for 3 experts"]
             .assert_eq(&refused(&text.replacen("[0,0,0]", "[0,0]", 1)));
-        expect!["of this: unknown field `layer`, expected one of `schema`, `model`, `tokens`, `layers`"]
-            .assert_eq(&refused(&text.replace("\"layers\":[", "\"layer\":[")));
+        expect![
+            "of this: unknown field `layer`, expected one of `schema`, `model`, `tokens`, `layers`"
+        ]
+        .assert_eq(&refused(&text.replace("\"layers\":[", "\"layer\":[")));
     }
 }
