@@ -63,7 +63,7 @@ impl fmt::Display for ArtifactError {
             }
             Self::Truncated { found, expected: Some(expected) } => write!(
                 f,
-                "the artifact is cut short\n  because the file has {found} of {expected} bytes"
+                "the artifact is cut short\n  because the file has {found} bytes, its header says {expected} bytes"
             ),
             Self::Truncated { found, expected: None } => write!(
                 f,

@@ -216,7 +216,7 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     .assert_eq(&message(b"\x89PNG\r\n\x1a\n and more"));
     expect![[r#"
         error[SC0402]: the artifact is cut short
-          because the file has 10593 of 21186 bytes
+          because the file has 10593 bytes, its header says 21186 bytes
 
         hint: copy the file again from where it came, or compile again
         exit 6

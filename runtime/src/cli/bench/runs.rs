@@ -74,24 +74,19 @@ pub struct Watched<'p> {
 
 /// Carry everything out.
 ///
-/// Refuses a context that is too short, and gives up on Ctrl-C.
+/// Refuses a context that has no room for the tokens or for the places of the image tiles, and gives
+/// up on Ctrl-C.
 pub fn measure(
     watched: &Watched<'_>,
     sizes: Sizes,
     progress: &mut Progress,
 ) -> Result<Runs, Failure> {
     let Watched { program, threads, profiler } = *watched;
-    let needed = u64::from(sizes.prefill) + u64::from(sizes.decode);
-    if needed > u64::from(program.context()) {
-        return Err(boxed(RunError::Context(ContextError {
-            used: 0,
-            tiles: 0,
-            image_positions: 0,
-            text_positions: u32::try_from(needed).unwrap_or(u32::MAX),
-            context: program.context(),
-            max_context: program.manifest().plan.cache.max_positions,
-        })));
-    }
+    let text_positions = sizes.prefill.saturating_add(sizes.decode);
+    has_room(program, ContextError { text_positions, ..nothing_asked(program) })?;
+    let image_positions = program.manifest().tiling.tokens_per_tile.saturating_mul(sizes.tiles);
+    let pictures = ContextError { tiles: sizes.tiles, image_positions, ..nothing_asked(program) };
+    has_room(program, pictures)?;
     let mut bench = Bench {
         program,
         sizes,
@@ -100,6 +95,24 @@ pub fn measure(
         read: ReadProbe::new(threads).map_err(|error| boxed(RunError::Device(error)))?,
     };
     bench.carry_out(progress).map_err(boxed)
+}
+
+fn nothing_asked(program: &Program) -> ContextError {
+    ContextError {
+        used: 0,
+        tiles: 0,
+        image_positions: 0,
+        text_positions: 0,
+        context: program.context(),
+        max_context: program.manifest().plan.cache.max_positions,
+    }
+}
+
+fn has_room(program: &Program, asked: ContextError) -> Result<(), Failure> {
+    match asked.needed() > u64::from(program.context()) {
+        true => Err(boxed(RunError::Context(asked))),
+        false => Ok(()),
+    }
 }
 
 /// One run of a phase; it tells the watch of every call.
