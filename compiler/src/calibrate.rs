@@ -17,7 +17,7 @@ use std::path::Path;
 use sail_ir::Scheme;
 use sail_kernels::packing::Sensitivity;
 use sail_models::Model;
-use sail_runtime::taps::{Pattern, Tensor};
+use sail_runtime::taps::Pattern;
 use sail_runtime::{Options as Opening, Program};
 
 use crate::error::{Failure, boxed};
@@ -117,7 +117,7 @@ pub fn measure(
         let tensors = inside(&program, &ids, &pictures, &wanted)?;
         for tensor in &tensors {
             let finite = if let Some(name) = tensor.name.strip_prefix(PREFIX) {
-                calibration.of_input(name, width(tensor)).add(&tensor.values)
+                calibration.of_input(name, tensor.width()).add(&tensor.values)
             } else if let Some(router) = tensor.name.strip_prefix(EXPERTS) {
                 let logits = tensors.iter().find(|tensor| tensor.name == router);
                 let logits = logits.expect("broken invariant `calibrate.router`: it is tapped");
@@ -132,9 +132,4 @@ pub fn measure(
         }
     }
     Ok(calibration)
-}
-
-/// Length of a row: the last size.
-fn width(tensor: &Tensor) -> usize {
-    tensor.shape.last().map_or(1, |width| *width as usize).max(1)
 }

@@ -87,7 +87,7 @@ pub fn measure(
                 layers.add(wanted, got);
                 continue;
             }
-            let pairs = wanted.values.chunks(width(wanted)).zip(got.values.chunks(width(got)));
+            let pairs = wanted.values.chunks(wanted.width()).zip(got.values.chunks(got.width()));
             for (position, (wanted, got)) in pairs.enumerate() {
                 let found = all.add(wanted, got).ok_or_else(|| {
                     boxed(QualityError::NotFinite { prompt: prompt.text.clone(), position })
@@ -108,11 +108,6 @@ pub fn measure(
     })
 }
 
-/// Length of a row: the last size.
-fn width(tensor: &Tensor) -> usize {
-    tensor.shape.last().map_or(1, |width| *width as usize).max(1)
-}
-
 /// Hidden states by name, in the order they came.
 #[derive(Debug, Default)]
 struct Layers {
@@ -126,7 +121,7 @@ impl Layers {
             self.names.push(wanted.name.clone());
         }
         let likeness = self.found.entry(wanted.name.clone()).or_default();
-        likeness.add(&wanted.values, &got.values, width(wanted));
+        likeness.add(&wanted.values, &got.values, wanted.width());
     }
 
     fn finish(self) -> Vec<LayerQuality> {

@@ -25,6 +25,14 @@ pub struct Tensor {
     pub values: Vec<f32>,
 }
 
+impl Tensor {
+    /// Length of a row: the last size.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.shape.last().map_or(1, |width| *width as usize).max(1)
+    }
+}
+
 /// Which names are wanted: words with `*` (any run of characters) and `?` (any one), separated by
 /// commas.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use sail_runtime::Program;
 use sail_runtime::taps::Tensor;
 
-use super::{Calibration, width};
+use super::Calibration;
 use crate::passes::tap_inputs::expert_key;
 
 /// Add what each expert's last product read; whether all values are finite.
@@ -11,7 +11,7 @@ use crate::passes::tap_inputs::expert_key;
 /// `read` is `[t, k, f]`, sorted by expert in every call; `logits`, `[t, x]`, chose the experts.
 pub fn add(calibration: &mut Calibration, program: &Program, [read, logits]: [&Tensor; 2]) -> bool {
     let top_k = read.shape[1] as usize;
-    let (row, experts) = (width(read), width(logits));
+    let (row, experts) = (read.width(), logits.width());
     let call = tokens_of_call(program);
     let calls = read.values.chunks(call * top_k * row).zip(logits.values.chunks(call * experts));
     for (read, chosen) in calls {
