@@ -237,7 +237,10 @@ impl Kernel for GroupedProduct {
 
     fn grid(&self) -> Grid {
         let columns = self.panels().div_ceil(PANELS_PER_ITEM) * self.problem.experts;
-        self.problem.rows.grid(u32::MAX, columns)
+        // A call brings rows in once for all its runs over the experts: half of all items, which is
+        // one of two threads' share, should stay together.
+        let run = columns.div_ceil(2);
+        Grid { run, ..self.problem.rows.grid(u32::MAX, columns) }
     }
 
     fn workspace_bytes(&self) -> u64 {
