@@ -39,6 +39,10 @@ pub enum Scheme {
     ///
     /// What `k` lacks to a whole quad is bytes of 128.
     Int8,
+    /// The bytes of [`Int8`](Self::Int8) with activations that stay bf16 (W8A16): where these must not
+    /// be rounded once more. An integer of 8 bits is a bf16 value, so a product is one of bf16 values,
+    /// times the output's scale at its end.
+    Int8Weight,
     /// 4 bits a value; a scale and a zero point for each output and each group of
     /// [`GROUP`](Self::GROUP) along `k`; activations as with [`Int8`](Self::Int8) (W4A8).
     ///
@@ -60,7 +64,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    pub const ALL: [Self; 3] = [Self::Bf16, Self::Int8, Self::Int4];
+    pub const ALL: [Self; 4] = [Self::Bf16, Self::Int8, Self::Int8Weight, Self::Int4];
 
     /// Values along `k` that share a scale in [`Int4`](Self::Int4).
     pub const GROUP: u64 = 128;
@@ -70,6 +74,7 @@ impl Scheme {
         match self {
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
+            Self::Int8Weight => "int8-weight",
             Self::Int4 => "int4",
         }
     }
@@ -79,7 +84,16 @@ impl Scheme {
     pub const fn keeps_values(self) -> bool {
         match self {
             Self::Bf16 => true,
-            Self::Int8 | Self::Int4 => false,
+            Self::Int8 | Self::Int8Weight | Self::Int4 => false,
+        }
+    }
+
+    /// Are activations quantized when a product reads them?
+    #[must_use]
+    pub const fn quantizes_activations(self) -> bool {
+        match self {
+            Self::Bf16 | Self::Int8Weight => false,
+            Self::Int8 | Self::Int4 => true,
         }
     }
 
@@ -89,7 +103,7 @@ impl Scheme {
         let outputs = n.next_multiple_of(panel_width);
         match self {
             Self::Bf16 => outputs * k.next_multiple_of(2) * 2,
-            Self::Int8 => outputs * (k.next_multiple_of(4) + 4),
+            Self::Int8 | Self::Int8Weight => outputs * (k.next_multiple_of(4) + 4),
             Self::Int4 => outputs * (k.next_multiple_of(4) / 2 + 4 * k.div_ceil(Self::GROUP)),
         }
     }

@@ -111,6 +111,12 @@ pub const KERNELS: &[Template] = &[
         tolerance: QUANTIZED_INPUT,
         targets: X86_64,
     },
+    Template {
+        name: "gate_up_silu_int8_weight",
+        twin: "gate_up_silu, norm_gate_up_silu",
+        tolerance: NORMED_INPUT,
+        targets: X86_64,
+    },
     Template { name: "gelu", twin: "gelu", tolerance: ROUNDED_ONCE, targets: X86_64 },
     Template {
         name: "group_by_expert",
@@ -137,6 +143,12 @@ pub const KERNELS: &[Template] = &[
         targets: X86_64,
     },
     Template {
+        name: "grouped_gate_up_silu_int8_weight",
+        twin: "grouped_gate_up_silu",
+        tolerance: ROUNDED_ONCE,
+        targets: X86_64,
+    },
+    Template {
         name: "grouped_linear",
         twin: "grouped_linear",
         tolerance: ROUNDED_ONCE,
@@ -152,6 +164,12 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_linear_int8",
         twin: "quantized_rows, grouped_linear",
         tolerance: QUANTIZED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "grouped_linear_int8_weight",
+        twin: "grouped_linear",
+        tolerance: ROUNDED_ONCE,
         targets: X86_64,
     },
     Template { name: "layer_norm", twin: "layer_norm", tolerance: ROUNDED_ONCE, targets: X86_64 },
@@ -171,6 +189,12 @@ pub const KERNELS: &[Template] = &[
         name: "linear_int8",
         twin: "quantized_rows, linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
         tolerance: QUANTIZED_INPUT,
+        targets: X86_64,
+    },
+    Template {
+        name: "linear_int8_weight",
+        twin: "linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
+        tolerance: NORMED_INPUT,
         targets: X86_64,
     },
     Template {
@@ -216,11 +240,12 @@ pub const KERNELS: &[Template] = &[
 
 /// The name of a product's row: that of scheme `bf16`, or of one of those that quantize.
 #[must_use]
-pub(crate) const fn by_scheme(scheme: Scheme, names: [&'static str; 3]) -> &'static str {
+pub(crate) const fn by_scheme(scheme: Scheme, names: [&'static str; 4]) -> &'static str {
     match scheme {
         Scheme::Bf16 => names[0],
         Scheme::Int8 => names[1],
-        Scheme::Int4 => names[2],
+        Scheme::Int8Weight => names[2],
+        Scheme::Int4 => names[3],
     }
 }
 

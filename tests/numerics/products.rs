@@ -35,7 +35,7 @@ const EPS: f64 = 1e-6;
 /// Rows of `k` values as a product of `scheme` takes them.
 fn taken(scheme: Scheme, x: &[f64], k: usize) -> Vec<f64> {
     match scheme {
-        Scheme::Bf16 => x.to_vec(),
+        Scheme::Bf16 | Scheme::Int8Weight => x.to_vec(),
         Scheme::Int8 | Scheme::Int4 => reference::quantized_rows(x, k),
     }
 }

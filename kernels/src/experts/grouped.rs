@@ -204,10 +204,18 @@ impl GroupedProduct {
 impl Kernel for GroupedProduct {
     fn family(&self) -> &'static str {
         let names = match self.problem.what {
-            Grouped::GateUpSilu => {
-                ["grouped_gate_up_silu", "grouped_gate_up_silu_int8", "grouped_gate_up_silu_int4"]
-            }
-            Grouped::Linear => ["grouped_linear", "grouped_linear_int8", "grouped_linear_int4"],
+            Grouped::GateUpSilu => [
+                "grouped_gate_up_silu",
+                "grouped_gate_up_silu_int8",
+                "grouped_gate_up_silu_int8_weight",
+                "grouped_gate_up_silu_int4",
+            ],
+            Grouped::Linear => [
+                "grouped_linear",
+                "grouped_linear_int8",
+                "grouped_linear_int8_weight",
+                "grouped_linear_int4",
+            ],
         };
         by_scheme(self.problem.scheme, names)
     }

@@ -129,7 +129,10 @@ struct Pointers<'c> {
 
 impl Kernel for Linear {
     fn family(&self) -> &'static str {
-        by_scheme(self.problem.scheme, ["linear", "linear_int8", "linear_int4"])
+        by_scheme(
+            self.problem.scheme,
+            ["linear", "linear_int8", "linear_int8_weight", "linear_int4"],
+        )
     }
 
     fn symbol(&self) -> String {

@@ -4,13 +4,13 @@
 //! registers; each step of K loads the panel's next vectors, in strictly ascending order, and the
 //! values of each row that meet them. The sum of one output runs over K in order, whatever rows
 //! stand beside it. How rows and panels lie in memory, and what one step is, follows from the
-//! scheme: [`bf16`], [`int8`], [`int4`].
+//! scheme: [`bf16`], [`int8`], [`int8_weight`], [`int4`].
 
 use sail_ir::scheme::Scheme;
 use sail_ir::target::{Limits, Target};
 
-use super::inner::{bf16, int4, int8};
-use crate::emit::{Bf16, Builder, F32, Index, Piece, Ptr};
+use super::inner::{bf16, int4, int8, int8_weight};
+use crate::emit::{Bf16, Bool, Builder, F32, Index, Piece, Ptr};
 
 /// Fewest rows whose multiplication takes longer than their panel takes to come from memory.
 const FORESEEING_ROWS: u32 = 8;
@@ -40,6 +40,8 @@ pub struct Workspace<'c> {
     staged: Ptr<'c>,
     /// The sums of one step, f32.
     tile: Ptr<'c>,
+    /// A panel that is read by many rows, as they read it fastest.
+    unpacked: Ptr<'c>,
 }
 
 /// A row that is being packed.
@@ -57,6 +59,8 @@ pub(super) struct Step<'c> {
     /// First of the rows.
     pub begin: Ptr<'c>,
     pub panel: Ptr<'c>,
+    /// The panel as bf16 pairs, where it was unpacked.
+    pub unpacked: Option<Ptr<'c>>,
 }
 
 impl Product {
@@ -64,7 +68,7 @@ impl Product {
     pub fn new(k: u32, scheme: Scheme, target: &Target) -> Self {
         let Limits { lanes, .. } = target.limits();
         let (most_rows, widened) = match scheme {
-            Scheme::Bf16 => bf16::shape(target),
+            Scheme::Bf16 | Scheme::Int8Weight => bf16::shape(target),
             Scheme::Int8 => int8::shape(target),
             Scheme::Int4 => int4::shape(target),
         };
@@ -76,7 +80,7 @@ impl Product {
     #[must_use]
     pub fn row_stride(&self) -> u64 {
         let bytes = match self.scheme {
-            Scheme::Bf16 => bf16::row_bytes(self),
+            Scheme::Bf16 | Scheme::Int8Weight => bf16::row_bytes(self),
             Scheme::Int8 => int8::row_bytes(self),
             Scheme::Int4 => int4::row_bytes(self),
         };
@@ -105,7 +109,12 @@ impl Product {
     /// Bytes of workspace for `rows` packed rows and all else that a product needs.
     #[must_use]
     pub fn workspace_bytes(&self, rows: u64) -> u64 {
-        let parts = [rows * self.row_stride(), self.staged_bytes(), self.tile_bytes()];
+        let parts = [
+            rows * self.row_stride(),
+            self.staged_bytes(),
+            self.tile_bytes(),
+            self.unpacked_bytes(),
+        ];
         parts.into_iter().map(|bytes| bytes.next_multiple_of(64)).sum()
     }
 
@@ -115,9 +124,13 @@ impl Product {
 
     fn staged_bytes(&self) -> u64 {
         match self.scheme {
-            Scheme::Bf16 => 0,
+            Scheme::Bf16 | Scheme::Int8Weight => 0,
             Scheme::Int8 | Scheme::Int4 => 2 * u64::from(self.k.next_multiple_of(self.lanes)),
         }
+    }
+
+    fn unpacked_bytes(&self) -> u64 {
+        if self.scheme == Scheme::Int8Weight { int8_weight::unpacked_bytes(self) } else { 0 }
     }
 
     /// Take the workspace for `rows` packed rows.
@@ -126,6 +139,7 @@ impl Product {
             rows: k.carve(rows * self.row_stride()),
             staged: k.carve(self.staged_bytes()),
             tile: k.carve(self.tile_bytes()),
+            unpacked: k.carve(self.unpacked_bytes()),
         }
     }
 
@@ -139,7 +153,7 @@ impl Product {
     ) {
         let packed = self.row(k, workspace, row);
         match self.scheme {
-            Scheme::Bf16 => {
+            Scheme::Bf16 | Scheme::Int8Weight => {
                 bf16::pad_row(k, self, packed);
                 fill(k, OpenRow { at: packed, packed });
             }
@@ -154,7 +168,9 @@ impl Product {
         match self.scheme {
             Scheme::Int8 => int8::quantize_row(k, self, staged, packed),
             Scheme::Int4 => int4::quantize_row(k, self, staged, packed),
-            Scheme::Bf16 => unreachable!("bf16 rows are packed as they are"),
+            Scheme::Bf16 | Scheme::Int8Weight => {
+                unreachable!("bf16 rows are packed as they are")
+            }
         }
     }
 
@@ -192,7 +208,7 @@ impl Product {
     }
 
     fn puts_wide(&self) -> bool {
-        self.widened && self.scheme == Scheme::Bf16
+        self.widened && !self.scheme.quantizes_activations()
     }
 
     /// Multiply the first `count` packed rows with the panel at `panel`; `finish` gets each row's
@@ -204,14 +220,27 @@ impl Product {
         panel: Ptr<'c>,
         finish: impl FnOnce(&mut Builder<'c>, Index<'c>, [F32<'c>; 2]),
     ) {
-        // The loop goes by whole groups; what is left over is cut into powers of two.
         let zero = k.index(0);
-        let mut sizes = vec![self.most_rows];
-        sizes.extend([8, 4, 2, 1].into_iter().filter(|size| *size < self.most_rows));
+        let many = self.many_rows(k, count);
+        if let Some(many) = many {
+            k.when(many, |k| int8_weight::unpack(k, self, panel, workspace.unpacked));
+        }
         k.while_below(zero, count, |k, first| {
             let left = k.sub(count, first);
             let begin = self.row(k, workspace, first);
-            let done = self.largest_fitting(k, &sizes, left, (begin, panel), workspace.tile);
+            let step = Step { rows: self.most_rows, begin, panel, unpacked: None };
+            let done = match many {
+                None => self.whole_steps(k, step, left, workspace.tile),
+                Some(many) => {
+                    let unpacked = Step { unpacked: Some(workspace.unpacked), ..step };
+                    let direct = Step { rows: int8_weight::most_direct_rows(self), ..step };
+                    k.choose(
+                        many,
+                        |k| self.whole_steps(k, unpacked, left, workspace.tile),
+                        |k| self.whole_steps(k, direct, left, workspace.tile),
+                    )
+                }
+            };
             let end = k.add(first, done);
             k.for_each(first, end, 1, |k, row| {
                 let at = k.sub(row, first);
@@ -222,26 +251,34 @@ impl Product {
         });
     }
 
-    /// Multiply as many of `left` rows as one of `sizes` holds; gives that number.
-    fn largest_fitting<'c>(
+    /// Whether `count` rows are so many that a panel is unpacked for them, where a scheme has both
+    /// ways.
+    fn many_rows<'c>(&self, k: &mut Builder<'c>, count: Index<'c>) -> Option<Bool<'c>> {
+        (self.scheme == Scheme::Int8Weight).then(|| {
+            let few = k.index(int8_weight::most_direct_rows(self).into());
+            k.less(few, count)
+        })
+    }
+
+    /// Multiply the rows of `step`, or fewer when `left` are: the loop over rows goes by whole steps,
+    /// and what is left over is cut into powers of two. Gives the number of rows.
+    fn whole_steps<'c>(
         &self,
         k: &mut Builder<'c>,
-        sizes: &[u32],
+        step: Step<'c>,
         left: Index<'c>,
-        (begin, panel): (Ptr<'c>, Ptr<'c>),
         tile: Ptr<'c>,
     ) -> Index<'c> {
-        let (size, smaller) = sizes.split_first().expect("one row always fits");
         let whole = |k: &mut Builder<'c>| {
-            self.step(k, Step { rows: *size, begin, panel }, tile);
-            k.index(u64::from(*size))
+            self.step(k, step, tile);
+            k.index(step.rows.into())
         };
-        if smaller.is_empty() {
+        let Some(rows) = [8, 4, 2, 1].into_iter().find(|size| *size < step.rows) else {
             return whole(k);
-        }
-        let needed = k.index(u64::from(*size));
+        };
+        let needed = k.index(step.rows.into());
         let fits = k.less_equal(needed, left);
-        k.choose(fits, whole, |k| self.largest_fitting(k, smaller, left, (begin, panel), tile))
+        k.choose(fits, whole, |k| self.whole_steps(k, Step { rows, ..step }, left, tile))
     }
 
     /// The sums of a few rows with the panel, left in `tile`.
@@ -249,6 +286,7 @@ impl Product {
         let sums = match self.scheme {
             Scheme::Bf16 => bf16::sums(k, self, step),
             Scheme::Int8 => int8::sums(k, self, step),
+            Scheme::Int8Weight => int8_weight::sums(k, self, step),
             Scheme::Int4 => int4::sums(k, self, step),
         };
         for (row, sums) in sums.into_iter().enumerate() {
@@ -257,6 +295,15 @@ impl Product {
                 let place = k.at_bytes_constant(tile, vector * self.vector_bytes());
                 k.store(place, sum);
             }
+        }
+    }
+
+    /// Have the next panel's `vectors` that lie where those at `place` lie in this one brought near.
+    pub(super) fn foresee<'c>(&self, k: &mut Builder<'c>, place: Ptr<'c>, vectors: u64) {
+        let next = k.at_bytes_constant(place, self.panel_bytes());
+        for line in (0..vectors * self.vector_bytes()).step_by(LINE_BYTES) {
+            let line = k.at_bytes_constant(next, line);
+            k.prefetch(line);
         }
     }
 
@@ -269,6 +316,11 @@ impl Product {
 }
 
 impl<'c> Step<'c> {
+    /// Where the panel's bf16 pairs begin.
+    pub(super) fn pairs(&self) -> Ptr<'c> {
+        self.unpacked.unwrap_or(self.panel)
+    }
+
     /// Have the next panel's `vectors` that lie where those at `place` lie in this one brought near,
     /// when the rows are many.
     ///
@@ -282,14 +334,10 @@ impl<'c> Step<'c> {
         place: Ptr<'c>,
         vectors: u64,
     ) {
-        if self.rows < FORESEEING_ROWS {
+        if self.rows < FORESEEING_ROWS || self.unpacked.is_some() {
             return;
         }
-        let next = k.at_bytes_constant(place, product.panel_bytes());
-        for line in (0..vectors * product.vector_bytes()).step_by(LINE_BYTES) {
-            let line = k.at_bytes_constant(next, line);
-            k.prefetch(line);
-        }
+        product.foresee(k, place, vectors);
     }
 
     /// The address `offset` bytes into each of the rows, of which `stride` are between two.

@@ -63,7 +63,7 @@ fn inner_loops(scheme: Scheme, target: &Target) -> Vec<Vec<String>> {
         }
     }
     let products: &[&str] = match scheme {
-        Scheme::Bf16 => &["vdpbf16ps", "vfmadd"],
+        Scheme::Bf16 | Scheme::Int8Weight => &["vdpbf16ps", "vfmadd"],
         Scheme::Int8 | Scheme::Int4 => &["vpdpbusd", "vpmaddwd"],
     };
     let multiplies = |line: &String| products.iter().any(|name| line.starts_with(name));
@@ -83,9 +83,13 @@ fn inner_loops_keep_all_sums_in_registers() {
     for (scheme, target) in all() {
         let loops = inner_loops(scheme, &target);
         // One for each number of rows that are multiplied at once.
-        let most = Product::new(2048, scheme, &target).most_rows;
-        let sizes = 1 + [8, 4, 2, 1].iter().filter(|size| **size < most).count();
-        assert_eq!(loops.len(), sizes, "{scheme} {target}");
+        let product = Product::new(2048, scheme, &target);
+        let sizes = |most: u32| 1 + [8, 4, 2, 1].iter().filter(|size| **size < most).count();
+        let direct = match scheme {
+            Scheme::Int8Weight => sizes(inner::int8_weight::most_direct_rows(&product)),
+            _ => 0,
+        };
+        assert_eq!(loops.len(), sizes(product.most_rows) + direct, "{scheme} {target}");
         for line in loops.iter().flatten() {
             let spills = line.contains("%rsp") && line.contains("mm");
             assert!(!spills, "{scheme} {target} spills: {line}");
@@ -112,11 +116,12 @@ fn inner_loops_read_the_weights_in_the_order_of_their_bytes() {
     }
 }
 
-/// Base register and offset of a whole-vector load from memory.
+/// Base register and offset of a whole vector that comes from memory, alone or with what is done
+/// to it.
 fn panel_load(line: &str) -> Option<(String, i64)> {
     let (name, operands) = line.split_once('\t')?;
     let (place, _) = operands.split_once("),")?;
     let (offset, base) = place.split_once('(')?;
-    (name.starts_with("vmov") && !base.contains(',') && !base.contains("rip"))
-        .then(|| (base.to_owned(), offset.parse().unwrap_or(0)))
+    let loads = ["vmov", "vpxor"].iter().any(|load| name.starts_with(load));
+    (loads && !base.contains("rip")).then(|| (base.to_owned(), offset.parse().unwrap_or(0)))
 }

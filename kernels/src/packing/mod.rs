@@ -230,7 +230,7 @@ pub fn pack_panel(
             bf16::pack(k, rows, out);
             Ok(Loss::default())
         }
-        Scheme::Int8 => int8::pack(k, rows, sensitivity, out),
+        Scheme::Int8 | Scheme::Int8Weight => int8::pack(k, rows, sensitivity, out),
         Scheme::Int4 => int4::pack(k, rows, sensitivity, out),
     }
 }
@@ -244,7 +244,7 @@ pub fn unpack_row(scheme: Scheme, k: usize, panel: &[u8], width: usize, output: 
             let values = values_of(k, &row, output).expect("what was packed is finite");
             values.into_iter().map(f64::from).collect()
         }
-        Scheme::Int8 => int8::unpack(k, panel, width, output),
+        Scheme::Int8 | Scheme::Int8Weight => int8::unpack(k, panel, width, output),
         Scheme::Int4 => int4::unpack(k, panel, width, output),
     }
 }

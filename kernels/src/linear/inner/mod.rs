@@ -5,3 +5,4 @@ pub(super) mod bf16;
 pub(super) mod bytes;
 pub(super) mod int4;
 pub(super) mod int8;
+pub(super) mod int8_weight;
