@@ -210,7 +210,7 @@ pub const CODES: &[Code] = &[
     row("SC0301", "unknown target", 2, "See `--target` in `sailc compile --help`."),
     row("SC0302", "no target for this machine", 4, "The CPU lacks features of the lowest target."),
     row("SC0303", "unknown scheme", 2, "See `--quant` in `sailc compile --help`."),
-    row("SC0304", "nothing to explain", 2, "Only `--explain fuse` records what it did."),
+    row("SC0304", "nothing to explain", 2, "`fuse` and `quantize` record what they did."),
     row(
         "SC0305",
         "impossible context",
@@ -279,6 +279,32 @@ pub const CODES: &[Code] = &[
         "a kernel could not be compiled",
         101,
         "LLVM refused code that we wrote: a defect, please report it.",
+    ),
+    row(
+        "SC0330",
+        "not a recipe",
+        2,
+        "`--quant-config` takes a TOML file of `[[rule]]`s with `layers`, a pattern, and `scheme`.",
+    ),
+    row(
+        "SC0331",
+        "a rule without a layer",
+        2,
+        "A rule of the recipe matches no weight of a product, or only such that earlier rules have taken: \
+         a typing error, most often. `--explain quantize` lists the weights.",
+    ),
+    row(
+        "SC0332",
+        "two schemes for one weight",
+        2,
+        "Weights that one kernel reads as one (queries, keys and values; gate and up; all experts of a \
+         layer) need one scheme. `--disable-rule joint_qkv` keeps them apart where that is possible.",
+    ),
+    row(
+        "SC0333",
+        "a layer that has no other scheme",
+        2,
+        "A router stays `bf16`: its kernel has no other scheme, since a small error sends a token to other experts.",
     ),
     row(
         "SC0401",

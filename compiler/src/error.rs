@@ -119,7 +119,7 @@ impl Help for CompileError {
                 Some("name a target with `--target`; `x86-64-v3` is the lowest".to_owned())
             }
             Self::NoExplanation { .. } => {
-                Some("`--explain fuse` says which rules fired".to_owned())
+                Some("`--explain fuse` says which rules fired, `--explain quantize` what each weight is stored as".to_owned())
             }
             Self::NotFinite { .. } => {
                 Some("the checkpoint is damaged; `--quant bf16` stores it as it is".to_owned())

@@ -15,6 +15,7 @@ pub mod passes;
 pub mod pipeline;
 pub mod plan;
 pub mod quality;
+pub mod recipe;
 pub mod rewrite;
 pub mod stage;
 pub mod verify;

@@ -6,13 +6,16 @@ use sail_ir::{Scheme, Target};
 use sail_models::WeightSource;
 
 use crate::quality::Wanted;
+use crate::recipe::{Recipe, Rule};
 
-/// Options of one compile. Only `target`, `scheme`, `weights`, `context`, `disabled_rules`,
-/// `quality` and `calibration` change the artifact.
+/// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `weights`, `context`,
+/// `disabled_rules`, `quality` and `calibration` change the artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub target: Target,
     pub scheme: Scheme,
+    /// Layers that have another scheme.
+    pub scheme_rules: Vec<Rule>,
     pub weights: WeightSource,
     /// Longest sequence; the model's own limit or [`DEFAULT_CONTEXT`], if that is less, by default.
     pub context: Option<u32>,
@@ -41,6 +44,7 @@ impl Options {
         Self {
             target,
             scheme: Scheme::Bf16,
+            scheme_rules: Vec::new(),
             weights: WeightSource::Checkpoint,
             context: None,
             threads: 1,
@@ -51,6 +55,12 @@ impl Options {
             print_ir_after: Vec::new(),
             timings: false,
         }
+    }
+
+    /// What each layer's weight is stored as.
+    #[must_use]
+    pub fn recipe(&self) -> Recipe {
+        Recipe { scheme: self.scheme, rules: self.scheme_rules.clone() }
     }
 
     /// The same compile in `bf16`, of which nothing is asked or shown.
@@ -66,6 +76,7 @@ impl Options {
     pub fn echo(&self) -> Vec<String> {
         let mut echo =
             vec![format!("--target={}", self.target), format!("--quant={}", self.scheme)];
+        echo.extend(self.scheme_rules.iter().map(|rule| format!("--quant-config={rule}")));
         if let WeightSource::Random { seed } = self.weights {
             echo.push(format!("--weights=random:{seed}"));
         }

@@ -8,7 +8,7 @@
 mod erase_dead;
 pub mod fuse;
 mod lower;
-mod quantize;
+pub mod quantize;
 pub mod tap_inputs;
 
 use std::cell::{Ref, RefCell};
@@ -23,6 +23,7 @@ use melior::pass::{ExternalPass, PassManager, create_external};
 use sail_ir::{Help, Scheme};
 
 use crate::dialect;
+use crate::recipe::{Recipe, RecipeError};
 use crate::rewrite::{Record, Rewriter, Rule};
 use crate::stage::{Fused, Graph, Kernels, Module, Packed, Stage};
 use crate::view::{self, Function};
@@ -30,7 +31,7 @@ use crate::view::{self, Function};
 /// What the passes are told.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub scheme: Scheme,
+    pub recipe: Recipe,
     /// Longest sequence: rows of RoPE's tables.
     pub positions: u64,
     /// Fusion rules that are not applied, by name.
@@ -56,12 +57,14 @@ pub struct Watch {
     pub times: Vec<(&'static str, Duration)>,
     /// What each rule did at each op.
     pub records: Vec<Record>,
+    /// What became of each weight.
+    pub quantized: quantize::Outcome,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let (disabled_rules, print_after) = (Vec::new(), Vec::new());
-        Self { scheme: Scheme::Bf16, positions: 0, disabled_rules, print_after }
+        Self { recipe: Scheme::Bf16.into(), positions: 0, disabled_rules, print_after }
     }
 }
 
@@ -99,9 +102,20 @@ impl Passes {
         self.run(module.open(), vec![tap_inputs::experts_pass()])
     }
 
-    /// Every weight of a product in the scheme.
-    pub fn quantize<'c>(&self, module: Module<'c, Fused>) -> Module<'c, Packed> {
-        self.run(module.open(), vec![quantize::pass(self.settings.scheme)])
+    /// Every weight of a product in the scheme that the recipe asks for.
+    ///
+    /// Refuses a recipe that asks something in vain.
+    pub fn quantize<'c>(
+        &self,
+        module: Module<'c, Fused>,
+    ) -> Result<Module<'c, Packed>, RecipeError> {
+        let recipe = &self.settings.recipe;
+        let outcome = RefCell::default();
+        let packed = self.run(module.open(), vec![quantize::pass(recipe, &outcome)]);
+        let mut outcome = outcome.into_inner();
+        outcome.check(recipe)?;
+        self.watch.borrow_mut().quantized = outcome;
+        Ok(packed)
     }
 
     /// Every op as a kernel exists for it.
@@ -111,8 +125,13 @@ impl Passes {
     }
 
     /// What `--explain fuse` prints.
-    pub fn explanation(&self) -> String {
+    pub fn explain_fuse(&self) -> String {
         fuse::explain(&self.rules, &self.watch.borrow().records)
+    }
+
+    /// What `--explain quantize` prints.
+    pub fn explain_quantize(&self) -> String {
+        self.watch.borrow().quantized.explain(&self.settings.recipe)
     }
 
     /// What was seen up to now.

@@ -68,7 +68,7 @@ fn write(
     if options.tap_inputs {
         fused = passes.tap_experts(fused);
     }
-    let packed: Module<Packed> = passes.quantize(fused); // types of weights change
+    let packed: Module<Packed> = passes.quantize(fused).map_err(boxed)?; // types of weights change
     let kernels: Module<Kernels> = passes.lower(packed); // one op, one step
 
     report_passes(&passes, options);
@@ -137,12 +137,14 @@ fn emit_from(
     let fused = passes.fuse(graph);
     match what {
         Emit::Fused => return Ok(fused.text()),
-        Emit::Explanation => return Ok(passes.explanation()),
+        Emit::WhyFused => return Ok(passes.explain_fuse()),
         _ => {}
     }
-    let packed = passes.quantize(fused);
-    if what == Emit::Packed {
-        return Ok(packed.text());
+    let packed = passes.quantize(fused).map_err(boxed)?;
+    match what {
+        Emit::Packed => return Ok(packed.text()),
+        Emit::WhyQuantized => return Ok(passes.explain_quantize()),
+        _ => {}
     }
     let kernels = passes.lower(packed);
     if what == Emit::Kernels {
@@ -158,7 +160,7 @@ fn emit_from(
 
 fn settings(options: &Options, bounds: &Bounds) -> Settings {
     Settings {
-        scheme: options.scheme,
+        recipe: options.recipe(),
         positions: u64::from(bounds.max_positions),
         disabled_rules: options.disabled_rules.clone(),
         print_after: options.print_ir_after.clone(),
@@ -191,7 +193,9 @@ pub enum Emit {
     /// Assembly of every kernel.
     Assembly,
     /// What the fusion rules did and declined.
-    Explanation,
+    WhyFused,
+    /// What each weight is stored as.
+    WhyQuantized,
 }
 
 /// What was written.

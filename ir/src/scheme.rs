@@ -119,6 +119,13 @@ impl FromStr for Scheme {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == "fp8" {
+            return Err(
+                "`fp8` needs a machine that multiplies floats of 8 bits, which no x86-64 does; \
+                        `int8` is as small"
+                    .to_owned(),
+            );
+        }
         Self::ALL.into_iter().find(|scheme| scheme.name() == text).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|scheme| format!("`{scheme}`")).collect();
             format!("unknown scheme `{text}`; known: {}", known.join(", "))

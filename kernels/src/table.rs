@@ -210,6 +210,24 @@ pub const KERNELS: &[Template] = &[
         tolerance: ROUNDED_PATCHES,
         targets: X86_64,
     },
+    Template {
+        name: "patch_embed_int4",
+        twin: "quantized_rows, patch_embed",
+        tolerance: ROUNDED_PATCHES,
+        targets: X86_64,
+    },
+    Template {
+        name: "patch_embed_int8",
+        twin: "quantized_rows, patch_embed",
+        tolerance: ROUNDED_PATCHES,
+        targets: X86_64,
+    },
+    Template {
+        name: "patch_embed_int8_weight",
+        twin: "patch_embed",
+        tolerance: ROUNDED_PATCHES,
+        targets: X86_64,
+    },
     Template { name: "patches", twin: "patches", tolerance: MOVED, targets: X86_64 },
     Template { name: "pixel_shuffle", twin: "pixel_shuffle", tolerance: MOVED, targets: X86_64 },
     Template {

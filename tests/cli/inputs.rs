@@ -15,6 +15,14 @@ use sail_tests::recorded::RECORDED;
 /// A checkpoint small enough to be committed.
 const CHECKPOINT: &str = "tests/goldens/odd-dense";
 
+/// A recipe of layers and their schemes.
+fn rules(to: &Path, rules: &[(&str, &str)]) -> Result<(), Outcome> {
+    let rules = rules.iter().map(|(layers, scheme)| {
+        format!("[[rule]]\nlayers = \"{layers}\"\nscheme = \"{scheme}\"\n")
+    });
+    fs::write(to, rules.collect::<String>()).map_err(failed)
+}
+
 /// Something a transcript may mention by name.
 struct Input {
     name: &'static str,
@@ -65,6 +73,15 @@ const INPUTS: &[Input] = &[
         name: "missing-key",
         make: |to| replaced(to, "config.json", "\"select_layer\": -1,", ""),
     },
+    Input {
+        name: "recipe.toml",
+        make: |to| rules(to, &[("*.blocks.0.*", "int8-weight"), ("*.trunk.*", "int4")]),
+    },
+    Input { name: "typo.toml", make: |to| rules(to, &[("*.trunk.block.*", "int4")]) },
+    Input { name: "wide-first.toml", make: |to| rules(to, &[("*", "int8"), ("*.fc2", "int4")]) },
+    Input { name: "mixed.toml", make: |to| rules(to, &[("*.k_proj", "bf16")]) },
+    Input { name: "unknown.toml", make: |to| rules(to, &[("*", "int3")]) },
+    Input { name: "no-rules.toml", make: |to| rules(to, &[]) },
     Input { name: "model.sail", make: artifact },
     Input { name: "weights.sail", make: artifact },
     Input { name: "header.sail", make: artifact },

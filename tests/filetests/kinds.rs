@@ -3,6 +3,7 @@
 use sail_ir::Scheme;
 use sailc::dialect;
 use sailc::passes::{Passes, Settings, fuse};
+use sailc::recipe::{Recipe, Rule};
 use sailc::stage::{Fused, Graph, Kernels, Module, Packed, Stage, TextError};
 
 use crate::filetests::format::{Case, FileTest, Follows};
@@ -67,8 +68,20 @@ fn quantized(test: &FileTest, case: &Case) -> Result<Follows, TextError> {
     let context = dialect::context();
     let module = Module::<Fused>::parse(&context, &case.input, FILE)?;
     let scheme = test.value("scheme").map_or(Scheme::Bf16, |name| name.parse().expect("a scheme"));
-    let passes = Passes::new(Settings { scheme, ..Settings::default() });
-    Ok(output(case, Vec::new(), passes.expect("no names to know").quantize(module).text()))
+    let rules = test.value("recipe").unwrap_or_default();
+    let rules =
+        rules.split(", ").filter_map(|rule| rule.split_once(':')).map(|(layers, scheme)| {
+            let scheme = scheme.parse().expect("a scheme");
+            Rule::new(layers, scheme).expect("a pattern")
+        });
+    let recipe = Recipe { scheme, rules: rules.collect() };
+    let passes = Passes::new(Settings { recipe, ..Settings::default() });
+    let passes = passes.expect("no names to know");
+    let packed = passes.quantize(module).expect("a recipe that can be followed");
+    let reasons = passes.explain_quantize();
+    let reasons =
+        reasons.lines().filter(|line| line.starts_with("  ")).map(|l| l.trim().to_owned());
+    Ok(output(case, reasons.collect(), packed.text()))
 }
 
 fn tapped<S: Stage>(

@@ -33,7 +33,7 @@ pub fn tests() -> Vec<Test> {
 const EPS: f64 = 1e-6;
 
 /// Rows of `k` values as a product of `scheme` takes them.
-fn taken(scheme: Scheme, x: &[f64], k: usize) -> Vec<f64> {
+pub(super) fn taken(scheme: Scheme, x: &[f64], k: usize) -> Vec<f64> {
     match scheme {
         Scheme::Bf16 | Scheme::Int8Weight => x.to_vec(),
         Scheme::Int8 | Scheme::Int4 => reference::quantized_rows(x, k),
@@ -41,13 +41,19 @@ fn taken(scheme: Scheme, x: &[f64], k: usize) -> Vec<f64> {
 }
 
 /// A weight packed for `target`, and the values of its paths as the product takes them.
-struct Weight {
-    packed: Vec<u8>,
-    values: Vec<Vec<f64>>,
+pub(super) struct Weight {
+    pub packed: Vec<u8>,
+    pub values: Vec<Vec<f64>>,
 }
 
 impl Weight {
-    fn new(scheme: Scheme, join: Join, paths: &[(&[u8], u64)], k: usize, target: &Target) -> Self {
+    pub fn new(
+        scheme: Scheme,
+        join: Join,
+        paths: &[(&[u8], u64)],
+        k: usize,
+        target: &Target,
+    ) -> Self {
         let width = target.limits().panel_width;
         let packed = pack_whole(scheme, join, paths, k, width);
         let rows: Vec<u64> = paths.iter().map(|(_, rows)| *rows).collect();

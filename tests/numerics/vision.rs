@@ -2,12 +2,13 @@
 
 use sail_ir::scheme::Scheme;
 use sail_kernels::emit::run::{Loaded, poisoned, targets_here};
-use sail_kernels::packing::{Join, pack_whole};
+use sail_kernels::packing::Join;
 use sail_kernels::reference::{self, Picture, Rounding};
 use sail_kernels::vision::{PatchEmbed, PatchEmbedProblem, Patches, PixelShuffle};
 use sail_tests::harness::Test;
 
 use super::check::{close, drawn, images, run, run_loaded, scaled};
+use super::products::{Weight, taken};
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -37,30 +38,40 @@ fn patch_embed() {
     {
         let k = channels * patch * patch;
         let (pixels, pixel_values) = drawn(1, tiles * channels * size * size);
-        let (weight, weight_values) = scaled(2, n * k, 1.0 / (k as f32).sqrt());
+        let (weight, _) = scaled(2, n * k, 1.0 / (k as f32).sqrt());
         let [(bias, bias_values), (norm, norm_values)] = [3, 4].map(|seed| drawn(seed, n));
         let (positions, position_values) = drawn(5, (size / patch) * (size / patch) * n);
-        let embed = reference::PatchEmbed {
-            weight: &weight_values,
-            bias: &bias_values,
-            norm: &norm_values,
-            positions: &position_values,
-            eps: 1e-5,
-        };
         let picture = Picture { channels, size, patch };
-        let want = reference::patch_embed(&pixel_values, picture, &embed, Rounding::Bf16);
-        let problem = PatchEmbedProblem {
-            channels: channels as u32,
-            size: size as u32,
-            patch: patch as u32,
-            n: n as u32,
-            eps: 1e-5,
-            scheme: Scheme::Bf16,
-        };
-        for target in targets_here() {
+        let patches = reference::patches(&pixel_values, picture);
+        for (target, scheme) in
+            targets_here().into_iter().flat_map(|target| Scheme::ALL.map(|s| (target.clone(), s)))
+        {
+            let problem = PatchEmbedProblem {
+                channels: channels as u32,
+                size: size as u32,
+                patch: patch as u32,
+                n: n as u32,
+                eps: 1e-5,
+                scheme,
+            };
             let kernel = PatchEmbed::new(problem, &target);
-            let width = target.limits().panel_width;
-            let packed = pack_whole(Scheme::Bf16, Join::One, &[(&weight, n as u64)], k, width);
+            let Weight { packed, values } =
+                Weight::new(scheme, Join::One, &[(&weight, n as u64)], k, &target);
+            let x = taken(scheme, &patches, k);
+            let x = reference::linear_bias(&x, &values[0], &bias_values, Rounding::Exact);
+            let normal = reference::rms_norm(&x, &norm_values, 1e-5, Rounding::Bf16);
+            let want = reference::add_positions(&normal, &position_values, Rounding::Bf16);
+            if scheme == Scheme::Bf16 {
+                let embed = reference::PatchEmbed {
+                    weight: &values[0],
+                    bias: &bias_values,
+                    norm: &norm_values,
+                    positions: &position_values,
+                    eps: 1e-5,
+                };
+                let whole = reference::patch_embed(&pixel_values, picture, &embed, Rounding::Bf16);
+                assert_eq!(whole, want, "the twin is its parts");
+            }
             let mut buffers = vec![pixels.clone(), packed];
             buffers.extend([&bias, &norm, &positions].map(Clone::clone));
             buffers.push(poisoned(2 * want.len()));

@@ -12,6 +12,7 @@ use crate::error::{CompileError, Failure, boxed};
 use crate::options::Options;
 use crate::pipeline::{self, Report};
 use crate::quality::{Goal, PromptSet, Wanted};
+use crate::recipe::{self, Rule};
 
 /// Compile a checkpoint into one `.sail` file.
 #[derive(Debug, Args)]
@@ -22,9 +23,12 @@ pub struct Compile {
     /// `host`, `x86-64-v3`, `x86-64-v4`, `znver4`, … with `+feature`s.
     #[arg(long, default_value = "host")]
     target: String,
-    /// How the weights of products are stored.
+    /// How the weights of products are stored: `bf16`, `int8`, `int8-weight`, `int4`.
     #[arg(long, default_value = "bf16")]
     quant: String,
+    /// Recipe file (TOML): other schemes for some layers, `[[rule]]` with `layers` and `scheme`.
+    #[arg(long, value_name = "RECIPE")]
+    quant_config: Option<PathBuf>,
     /// The file to write.
     #[arg(short, long, required_unless_present_any = ["emit", "explain"])]
     output: Option<PathBuf>,
@@ -49,7 +53,7 @@ pub struct Compile {
     /// Print a stage and stop.
     #[arg(long, value_enum)]
     emit: Option<Emit>,
-    /// Say what a pass did and declined, and stop: `fuse`.
+    /// Say what a pass did and why, and stop: `fuse`, `quantize`.
     #[arg(long, value_name = "PASS")]
     explain: Option<String>,
     /// Do not apply this fusion rule (repeatable).
@@ -103,8 +107,8 @@ impl Compile {
             let text = pipeline::emit(&self.checkpoint, &options, stage)?;
             return output::put(&text).map_err(boxed);
         }
-        if self.explain.is_some() {
-            let text = pipeline::emit(&self.checkpoint, &options, pipeline::Emit::Explanation)?;
+        if let Some(pass) = &self.explain {
+            let text = pipeline::emit(&self.checkpoint, &options, explanation(pass)?)?;
             return output::put(&text).map_err(boxed);
         }
         let artifact = self.output.as_ref().expect("clap requires it here");
@@ -125,8 +129,8 @@ impl Compile {
             Some(text) => text.parse().map_err(boxed)?,
             None => WeightSource::Checkpoint,
         };
-        if let Some(other) = self.explain.as_ref().filter(|pass| *pass != "fuse") {
-            return Err(boxed(CompileError::NoExplanation { pass: other.clone() }));
+        if let Some(pass) = &self.explain {
+            explanation(pass)?;
         }
         let threads = self.threads.map(usize::from).unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -134,6 +138,7 @@ impl Compile {
         Ok(Options {
             target,
             scheme,
+            scheme_rules: self.rules()?,
             weights,
             context: self.context,
             threads,
@@ -144,6 +149,10 @@ impl Compile {
             print_ir_after: self.print_ir_after.clone(),
             timings: self.timings,
         })
+    }
+
+    fn rules(&self) -> Result<Vec<Rule>, Failure> {
+        self.quant_config.as_ref().map_or(Ok(Vec::new()), |path| recipe::read(path).map_err(boxed))
     }
 
     /// What is asked of the quality sheet, its files read.
@@ -173,5 +182,14 @@ impl Compile {
                 "wrote `{path}`: {bytes} bytes for `{target}`, {kernels} kernels ({code_bytes} bytes of code), {weight_bytes} bytes of `{scheme}` weights, {seconds:.1} s\n"
             )
         }
+    }
+}
+
+/// What `--explain PASS` asks for.
+fn explanation(pass: &str) -> Result<pipeline::Emit, Failure> {
+    match pass {
+        "fuse" => Ok(pipeline::Emit::WhyFused),
+        "quantize" => Ok(pipeline::Emit::WhyQuantized),
+        other => Err(boxed(CompileError::NoExplanation { pass: other.to_owned() })),
     }
 }

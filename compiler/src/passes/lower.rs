@@ -77,7 +77,7 @@ mod tests {
         });
         let passes = passes.unwrap();
         let fused = passes.fuse(Module::parse(&context, text, "t.mlir").unwrap());
-        let text = passes.lower(passes.quantize(fused)).text();
+        let text = passes.lower(passes.quantize(fused).unwrap()).text();
         let names: Vec<_> = passes.watch().times.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["fuse", "erase_dead", "quantize", "lower", "erase_dead"]);
         assert_eq!(passes.watch().printed.len(), 1);

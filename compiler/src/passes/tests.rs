@@ -21,10 +21,10 @@ fn stages(golden: &str, disabled_rules: Vec<String>) -> [String; 5] {
     let graph_text = graph.text();
     let fused = passes.fuse(graph);
     let fused_text = fused.text();
-    let packed = passes.quantize(fused);
+    let packed = passes.quantize(fused).unwrap();
     let packed_text = packed.text();
     let kernels = passes.lower(packed);
-    [graph_text, fused_text, packed_text, kernels.text(), passes.explanation()]
+    [graph_text, fused_text, packed_text, kernels.text(), passes.explain_fuse()]
 }
 
 fn all_rules() -> Vec<String> {

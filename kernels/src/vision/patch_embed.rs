@@ -11,6 +11,7 @@ use crate::emit::{Bf16, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::linear::product::{OpenRow, Product};
 use crate::linear::rms_scale;
+use crate::table::by_scheme;
 
 /// Patches of one work item: a few steps of the product, and sums that fit the second cache.
 const ROWS_PER_BLOCK: u32 = 48;
@@ -149,7 +150,8 @@ impl PatchEmbed {
 
 impl Kernel for PatchEmbed {
     fn family(&self) -> &'static str {
-        "patch_embed"
+        let int8 = ["patch_embed_int8", "patch_embed_int8_weight"];
+        by_scheme(self.problem.scheme, ["patch_embed", int8[0], int8[1], "patch_embed_int4"])
     }
 
     fn symbol(&self) -> String {
@@ -189,9 +191,6 @@ impl Kernel for PatchEmbed {
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         if !self.problem.size.is_multiple_of(self.problem.patch) {
             return Err(EmitError::no_fit(self, "an image tile must be whole patches"));
-        }
-        if self.problem.scheme != Scheme::Bf16 {
-            return Err(EmitError::no_fit(self, "the first product of a picture is bf16"));
         }
         let [pixels, weight, bias, norm, positions, y] = k.arguments::<6>();
         let n = u64::from(self.problem.n);

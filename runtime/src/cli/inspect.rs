@@ -181,6 +181,7 @@ fn summary(artifact: &Artifact) -> String {
             "  made by   sailc {}, LLVM {}",
             manifest.built_with.sailc, manifest.built_with.llvm
         ),
+        format!("  from      {}", manifest.options.join(" ")),
     ];
     for function in &manifest.plan.functions {
         lines.push(format!(

@@ -12,6 +12,10 @@ func.func @packs_products(%ids: tensor<?xi32>) -> tensor<?x96xbf16> {
   return %y : tensor<?x96xbf16>
 }
 // ==>
+// %table: bf16, because no product reads it but `embed`
+// %norm: bf16, because no product reads it but `rms_norm`
+// %w: bf16, as asked for all
+// %b: bf16, because no product reads it but `linear_bias`
 // func.func @packs_products(%ids: tensor<?xi32>) -> tensor<?x96xbf16> {
 //   %table = "sail.weight"() {join = "one", paths = ["embed_tokens"]} : () -> tensor<300x64xbf16>
 //   %norm = "sail.weight"() {join = "one", paths = ["norm"]} : () -> tensor<64xbf16>
@@ -33,6 +37,7 @@ func.func @packs_a_table_that_is_the_head(%ids: tensor<?xi32>) -> tensor<?x300xb
   return %y : tensor<?x300xbf16>
 }
 // ==>
+// %table: bf16, as asked for all
 // func.func @packs_a_table_that_is_the_head(%ids: tensor<?xi32>) -> tensor<?x300xbf16> {
 //   %table = "sail.weight"() {join = "one", paths = ["embed_tokens"]} : () -> !sail.packed<[300, 64], "bf16">
 //   %x = "sail.embed"(%ids, %table) : (tensor<?xi32>, !sail.packed<[300, 64], "bf16">) -> tensor<?x64xbf16>
@@ -50,6 +55,8 @@ func.func @packs_below_a_norm(%x: tensor<?x64xbf16>) -> tensor<?x96xbf16> {
   return %y : tensor<?x96xbf16>
 }
 // ==>
+// %norm: bf16, because no product reads it but `norm_gate_up_silu`
+// %w: bf16, as asked for all
 // func.func @packs_below_a_norm(%x: tensor<?x64xbf16>) -> tensor<?x96xbf16> {
 //   %norm = "sail.weight"() {join = "one", paths = ["norm"]} : () -> tensor<64xbf16>
 //   %w = "sail.weight"() {join = "interleave", paths = ["gate", "up"]} : () -> !sail.packed<[192, 64], "bf16">
@@ -67,6 +74,7 @@ func.func @keeps_positions_beside_a_product(%x: tensor<?x300x64xbf16>) -> tensor
   return %y : tensor<?x300x300xbf16>
 }
 // ==>
+// %w: bf16, as asked for all
 // func.func @keeps_positions_beside_a_product(%x: tensor<?x300x64xbf16>) -> tensor<?x300x300xbf16> {
 //   %w.packed = "sail.weight"() {join = "one", paths = ["w"]} : () -> !sail.packed<[300, 64], "bf16">
 //   %w = "sail.weight"() {join = "one", paths = ["w"]} : () -> tensor<300x64xbf16>

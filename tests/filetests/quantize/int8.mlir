@@ -11,6 +11,9 @@ func.func @packs_products(%x: tensor<?x64xbf16>) -> tensor<?x300xbf16> {
   return %z : tensor<?x300xbf16>
 }
 // ==>
+// %w: int8, as asked for all
+// %b: bf16, because no product reads it but `linear_bias`
+// %head: int8, as asked for all
 // func.func @packs_products(%x: tensor<?x64xbf16>) -> tensor<?x300xbf16> {
 //   %w = "sail.weight"() {join = "one", paths = ["fc"]} : () -> !sail.packed<[96, 64], "int8">
 //   %b = "sail.weight"() {join = "one", paths = ["bias"]} : () -> tensor<96xbf16>
@@ -32,6 +35,8 @@ func.func @keeps_routers(%x: tensor<?x64xbf16>) -> (tensor<?x2xi32>, tensor<?x3x
   return %ids, %others : tensor<?x2xi32>, tensor<?x3xi32>
 }
 // ==>
+// %w: bf16, because a small error in a router's logits sends a token to other experts
+// %v: bf16, because a small error in a router's logits sends a token to other experts
 // func.func @keeps_routers(%x: tensor<?x64xbf16>) -> (tensor<?x2xi32>, tensor<?x3xi32>) {
 //   %w = "sail.weight"() {join = "one", paths = ["router.0"]} : () -> !sail.packed<[9, 64], "bf16">
 //   %v = "sail.weight"() {join = "one", paths = ["router.1"]} : () -> !sail.packed<[7, 64], "bf16">
@@ -57,6 +62,12 @@ func.func @keeps_the_first_product(%pixels: tensor<?x3x28x28xbf16>) -> (tensor<?
   return %x, %y : tensor<?x4x40xbf16>, tensor<?x4x24xbf16>
 }
 // ==>
+// %w: bf16, because everything that is seen passes through the product of pixels
+// %b: bf16, because no product reads it but `patch_embed`
+// %norm: bf16, because no product reads it but `patch_embed`
+// %positions: bf16, because no product reads it but `patch_embed`
+// %v: bf16, because everything that is seen passes through the product of pixels
+// %c: bf16, because no product reads it but `linear_bias`
 // func.func @keeps_the_first_product(%pixels: tensor<?x3x28x28xbf16>) -> (tensor<?x4x40xbf16>, tensor<?x4x24xbf16>) {
 //   %w = "sail.weight"() {join = "one", paths = ["proj.0"]} : () -> !sail.packed<[40, 3, 14, 14], "bf16">
 //   %b = "sail.weight"() {join = "one", paths = ["bias.0"]} : () -> tensor<40xbf16>
