@@ -2,12 +2,14 @@
 
 use criterion::Criterion;
 use sail_bench::{drawn, images, time};
+use sail_ir::CacheScheme;
 use sail_kernels::attention::{Attention, PageLayout, QkNormRopeWrite, TileAttention, rope_table};
 use sail_kernels::emit::run::{Counts, i32_bytes, poisoned};
 
 const HEADS: u32 = 16;
 const KV_HEADS: u32 = 8;
 const HEAD_DIM: u32 = 128;
+const LAYOUT: PageLayout = PageLayout { head_dim: HEAD_DIM, scheme: CacheScheme::Bf16 };
 const WIDTH: u32 = HEADS * HEAD_DIM;
 
 /// First row and one past the last: decode near and far, a prompt, a chunk after a long prompt.
@@ -16,8 +18,10 @@ const CALLS: [(u32, u32); 4] = [(512, 513), (2_860, 2_861), (0, 512), (2_048, 2_
 pub fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
     group.sample_size(20);
-    for (from, to) in CALLS {
-        let kernel = Attention { heads: HEADS, kv_heads: KV_HEADS, head_dim: HEAD_DIM };
+    let calls = CacheScheme::ALL.into_iter().flat_map(|scheme| CALLS.map(|call| (scheme, call)));
+    for (scheme, (from, to)) in calls {
+        let layout = PageLayout { scheme, ..LAYOUT };
+        let kernel = Attention { heads: HEADS, kv_heads: KV_HEADS, layout };
         let Call { counts, rows, page_table, cache } = call(from, to);
         let q = drawn(1, counts.tokens * WIDTH);
         let y = poisoned(q.len());
@@ -25,8 +29,8 @@ pub fn bench(criterion: &mut Criterion) {
         time(&mut group, &kernel, counts, seen, &[q, cache, rows, page_table, y]);
     }
     for (from, to) in [(512, 513), (0, 512)] {
-        let (heads, kv_heads, head_dim) = (HEADS, KV_HEADS, HEAD_DIM);
-        let kernel = QkNormRopeWrite { heads, kv_heads, head_dim, eps: 1e-6 };
+        let (heads, kv_heads) = (HEADS, KV_HEADS);
+        let kernel = QkNormRopeWrite { heads, kv_heads, layout: LAYOUT, eps: 1e-6 };
         let Call { counts, rows, page_table, cache } = call(from, to);
         let qkv = drawn(2, counts.tokens * (HEADS + 2 * KV_HEADS) * HEAD_DIM);
         let [q_norm, k_norm] = [3, 4].map(|seed| drawn(seed, HEAD_DIM));
@@ -58,7 +62,7 @@ fn call(from: u32, to: u32) -> Call {
     let rows: Vec<i32> = (from..to).flat_map(|position| [0, position as i32]).collect();
     let pages = to.div_ceil(64);
     let page_table: Vec<i32> = (0..pages as i32).rev().collect();
-    let values = PageLayout { head_dim: HEAD_DIM }.block_bytes() / 2;
+    let values = LAYOUT.block_bytes() / 2;
     Call {
         counts: Counts { tokens: to - from, pages_per_slot: pages, ..Counts::default() },
         rows: i32_bytes(&rows),

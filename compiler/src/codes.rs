@@ -209,7 +209,7 @@ pub const CODES: &[Code] = &[
     ),
     row("SC0301", "unknown target", 2, "See `--target` in `sailc compile --help`."),
     row("SC0302", "no target for this machine", 4, "The CPU lacks features of the lowest target."),
-    row("SC0303", "unknown scheme", 2, "See `--quant` in `sailc compile --help`."),
+    row("SC0303", "unknown scheme", 2, "See `--quant` and `--kv` in `sailc compile --help`."),
     row("SC0304", "nothing to explain", 2, "`fuse` and `quantize` record what they did."),
     row(
         "SC0305",

@@ -30,6 +30,8 @@ pub enum CompileError {
     OldHost,
     /// `--quant` names no scheme.
     Scheme { because: String },
+    /// `--kv` names no scheme of the cache.
+    Cache { because: String },
     /// `--explain` of a pass that records nothing.
     NoExplanation { pass: String },
     /// `--context` is zero or more than the model was made for.
@@ -63,6 +65,9 @@ impl fmt::Display for CompileError {
             ),
             Self::Scheme { because } => {
                 write!(f, "`--quant` is not understood\n  because {because}")
+            }
+            Self::Cache { because } => {
+                write!(f, "`--kv` is not understood\n  because {because}")
             }
             Self::NoExplanation { pass } => {
                 write!(f, "pass `{pass}` has nothing to explain")
@@ -102,7 +107,7 @@ impl Help for CompileError {
             Self::NoTemplate { .. } => "SC0310",
             Self::TooLarge { .. } => "SC0311",
             Self::OldHost => "SC0302",
-            Self::Scheme { .. } => "SC0303",
+            Self::Scheme { .. } | Self::Cache { .. } => "SC0303",
             Self::NoExplanation { .. } => "SC0304",
             Self::Context { .. } => "SC0305",
             Self::Read { .. } => "SC0308",

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use sail_ir::{Scheme, Target};
+use sail_ir::{CacheScheme, Scheme, Target};
 use sail_models::WeightSource;
 
 use crate::quality::Wanted;
 use crate::recipe::{Recipe, Rule};
 
-/// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `weights`, `context`,
+/// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `cache`, `weights`, `context`,
 /// `disabled_rules`, `quality` and `calibration` change the artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -16,6 +16,8 @@ pub struct Options {
     pub scheme: Scheme,
     /// Layers that have another scheme.
     pub scheme_rules: Vec<Rule>,
+    /// How keys and values are kept.
+    pub cache: CacheScheme,
     pub weights: WeightSource,
     /// Longest sequence; the model's own limit or [`DEFAULT_CONTEXT`], if that is less, by default.
     pub context: Option<u32>,
@@ -45,6 +47,7 @@ impl Options {
             target,
             scheme: Scheme::Bf16,
             scheme_rules: Vec::new(),
+            cache: CacheScheme::Bf16,
             weights: WeightSource::Checkpoint,
             context: None,
             threads: 1,
@@ -77,6 +80,9 @@ impl Options {
         let mut echo =
             vec![format!("--target={}", self.target), format!("--quant={}", self.scheme)];
         echo.extend(self.scheme_rules.iter().map(|rule| format!("--quant-config={rule}")));
+        if self.cache != CacheScheme::Bf16 {
+            echo.push(format!("--kv={}", self.cache));
+        }
         if let WeightSource::Random { seed } = self.weights {
             echo.push(format!("--weights=random:{seed}"));
         }

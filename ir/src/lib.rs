@@ -19,6 +19,6 @@ pub mod target;
 pub use dtype::DType;
 pub use graph_builder::GraphBuilder;
 pub use help::Help;
-pub use scheme::Scheme;
+pub use scheme::{CacheScheme, Scheme};
 pub use shape::{Dim, Type};
 pub use target::Target;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
 use crate::id::{BufferId, IdVec, KernelId, StepId, WeightId};
+use crate::scheme::CacheScheme;
 
 pub use show::Listing;
 pub use verify::PlanError;
@@ -276,18 +277,13 @@ pub struct Weight {
 
 /// The key/value cache the functions were planned for. The pool is allocated at load.
 ///
-/// A layer's pool is `[page][kv head]` blocks of `block_bytes`; a block holds the keys, then the
-/// values, of [`PAGE_POSITIONS`] positions, `e'` = `head_dim` rounded up to a multiple of 16:
-///
-/// ```text
-/// keys    [e'/2][64][2]   pairs of values of one position stand together
-/// values  [32][e'][2]     pairs of positions of one value stand together
-/// ```
+/// A layer's pool is `[page][kv head]` blocks of `block_bytes`, laid out as `scheme` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheSpec {
     pub layers: u32,
     pub kv_heads: u32,
     pub head_dim: u32,
+    pub scheme: CacheScheme,
     /// Keys and values of one page and kv head.
     pub block_bytes: u64,
     /// Longest sequence; also rows of the RoPE table.

@@ -1,9 +1,12 @@
-//! How a product's weight is stored. One variant per scheme; its doc draws the bits.
+//! How a product's weight is stored, and how the cache is. One variant per scheme; its doc draws the
+//! bits.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::plan::PAGE_POSITIONS;
 
 /// A weight scheme.
 ///
@@ -106,6 +109,82 @@ impl Scheme {
             Self::Int8 | Self::Int8Weight => outputs * (k.next_multiple_of(4) + 4),
             Self::Int4 => outputs * (k.next_multiple_of(4) / 2 + 4 * k.div_ceil(Self::GROUP)),
         }
+    }
+}
+
+/// How keys and values are kept in the cache.
+///
+/// A layer's pool is `[page][kv head]` blocks; a block holds keys and values of the `p` =
+/// [`PAGE_POSITIONS`](crate::plan::PAGE_POSITIONS) positions of a page, `e'` = `head_dim` rounded up to
+/// a multiple of 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheScheme {
+    /// As they are computed.
+    ///
+    /// ```text
+    /// keys    [e'/2][p][2]   pairs of values of one position stand together
+    /// values  [p/2][e'][2]   pairs of positions of one value stand together
+    /// ```
+    #[default]
+    Bf16,
+    /// 8 bits a value, and a scale for each key and each value of a head: the greatest magnitude is
+    /// 127.
+    ///
+    /// ```text
+    /// keys    i8  [e'/4][p][4]   quads of values of one position stand together
+    /// values  i8  [p/4][e'][4]   quads of positions of one value stand together
+    /// scales  f32 [2][p]         of the keys, of the values
+    /// ```
+    Int8,
+}
+
+impl CacheScheme {
+    pub const ALL: [Self; 2] = [Self::Bf16, Self::Int8];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// Bytes of one value.
+    #[must_use]
+    pub const fn value_bytes(self) -> u64 {
+        match self {
+            Self::Bf16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// Bytes of the keys and values of one page and kv head; `None` when they do not fit `u64`.
+    #[must_use]
+    pub fn block_bytes(self, head_dim: u32) -> Option<u64> {
+        let values = u64::from(head_dim).next_multiple_of(16) * self.value_bytes();
+        let scales = match self {
+            Self::Bf16 => 0,
+            Self::Int8 => 4,
+        };
+        (values + scales).checked_mul(2 * u64::from(PAGE_POSITIONS))
+    }
+}
+
+impl fmt::Display for CacheScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for CacheScheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|scheme| scheme.name() == text)
+            .ok_or_else(|| format!("a cache is kept as `bf16` or `int8`, not as `{text}`"))
     }
 }
 

@@ -48,6 +48,13 @@ const QUANTIZED_INPUT: Tolerance = Tolerance {
              other integers: half a step of 127 each, some 0.8 % of their root mean square",
 };
 
+const QUANTIZED_KEYS: Tolerance = Tolerance {
+    relative: ULP,
+    absolute: 2e-2,
+    reason: "where a key's value rounds to the other side, its integer may be another: a step of 127, \
+             which is some 2 % of a head's root mean square when its greatest value is 2.5 times that",
+};
+
 const ROUNDED_PATCHES: Tolerance = Tolerance {
     relative: ULP,
     absolute: 2.0 * ULP,
@@ -87,7 +94,19 @@ pub const KERNELS: &[Template] = &[
         targets: X86_64,
     },
     Template { name: "attention", twin: "attention", tolerance: SOFTMAX, targets: X86_64 },
+    Template {
+        name: "attention_int8",
+        twin: "quantized_rows, attention_int8",
+        tolerance: SOFTMAX,
+        targets: X86_64,
+    },
     Template { name: "cache_write", twin: "cache_write", tolerance: MOVED, targets: X86_64 },
+    Template {
+        name: "cache_write_int8",
+        twin: "quantized_rows, cache_write",
+        tolerance: MOVED,
+        targets: X86_64,
+    },
     Template { name: "columns", twin: "columns", tolerance: MOVED, targets: X86_64 },
     Template { name: "combine", twin: "combine", tolerance: ROUNDED_ONCE, targets: X86_64 },
     Template { name: "combine_add", twin: "combine_add", tolerance: ROUNDED_ONCE, targets: X86_64 },
@@ -234,6 +253,12 @@ pub const KERNELS: &[Template] = &[
         name: "qk_norm_rope_write",
         twin: "qk_norm_rope_write",
         tolerance: ROUNDED_ONCE,
+        targets: X86_64,
+    },
+    Template {
+        name: "qk_norm_rope_write_int8",
+        twin: "qk_norm_rope_write, quantized_rows",
+        tolerance: QUANTIZED_KEYS,
         targets: X86_64,
     },
     Template {

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use sail_ir::CacheScheme;
 use sail_kernels::Kernel;
 use sail_kernels::attention::{
     Attention, CacheWrite, PageLayout, QkNormRopeWrite, Rope, rope_table,
 };
-use sail_kernels::emit::run::{Counts, bf16_values, i32_bytes, poisoned};
+use sail_kernels::emit::run::{Counts, bf16_values, f32_values, i32_bytes, poisoned};
 use sail_kernels::reference::{self, Cache, Heads, QkNormRope, Rounding, Row};
 use sail_tests::harness::Test;
 
-use super::check::{bytes_of, close, drawn, run, scaled};
+use super::check::{bytes_of, close, close_values, drawn, run, scaled};
 
 const THETA: f64 = 1e6;
 const PAGE: usize = 64;
@@ -32,6 +33,7 @@ pub fn tests() -> Vec<Test> {
 /// A pool of pages and who has which.
 struct Pages {
     heads: Heads,
+    scheme: CacheScheme,
     /// `[slots][pages_per_slot]`
     table: Vec<i32>,
     pages_per_slot: usize,
@@ -40,15 +42,15 @@ struct Pages {
 
 impl Pages {
     /// Room for `slots` slots of `pages_per_slot` pages each, handed out in a mixed order.
-    fn new(heads: Heads, slots: usize, pages_per_slot: usize) -> Self {
+    fn new((heads, scheme): (Heads, CacheScheme), slots: usize, pages_per_slot: usize) -> Self {
         let pages = slots * pages_per_slot + 3;
         let step = (5..).find(|step| gcd(*step, pages) == 1).expect("some step is coprime");
         let table = (0..slots * pages_per_slot).map(|i| ((i + 1) * step % pages) as i32).collect();
-        Self { heads, table, pages_per_slot, pages }
+        Self { heads, scheme, table, pages_per_slot, pages }
     }
 
     fn layout(&self) -> PageLayout {
-        PageLayout { head_dim: self.heads.dim as u32 }
+        PageLayout { head_dim: self.heads.dim as u32, scheme: self.scheme }
     }
 
     fn counts(&self, rows: &[Row]) -> Counts {
@@ -64,28 +66,74 @@ impl Pages {
         vec![0xff; self.pages * self.heads.kv * self.layout().block_bytes() as usize]
     }
 
-    /// Bytes of the pool at which value `i` of the key and of the value of `head` stand.
-    fn places(&self, row: Row, head: usize, i: usize) -> [usize; 2] {
+    /// Byte of the pool at which the block of `head` begins that has `row`, and its place in there.
+    fn block(&self, row: Row, head: usize) -> (usize, u64) {
         let [slot, position] = row.map(|v| v as usize);
         let page = self.table[slot * self.pages_per_slot + position / PAGE] as usize;
         let block = (page * self.heads.kv + head) * self.layout().block_bytes() as usize;
-        let (position, i) = ((position % PAGE) as u64, i as u64);
+        (block, (position % PAGE) as u64)
+    }
+
+    /// Bytes of the pool at which the scales of the key and of the value of `head` stand.
+    fn scales(&self, row: Row, head: usize) -> [usize; 2] {
+        let (block, position) = self.block(row, head);
+        self.layout().scale_offsets(position).map(|offset| block + offset as usize)
+    }
+
+    /// Bytes of the pool at which value `i` of the key and of the value of `head` stand.
+    fn places(&self, row: Row, head: usize, i: usize) -> [usize; 2] {
+        let (block, position) = self.block(row, head);
+        let i = i as u64;
         let layout = self.layout();
         [layout.key_offset(position, i), layout.value_offset(position, i)]
             .map(|offset| block + offset as usize)
     }
 
     /// Keys and values of `rows` in `pool`, `[t, g·e]` each.
-    fn read(&self, pool: &[u8], rows: &[Row]) -> [Vec<u8>; 2] {
+    fn read(&self, pool: &[u8], rows: &[Row]) -> [Vec<f32>; 2] {
         let mut read = [Vec::new(), Vec::new()];
         for row in rows {
             for (head, i) in self.values() {
-                for (read, at) in read.iter_mut().zip(self.places(*row, head, i)) {
-                    read.extend(&pool[at..at + 2]);
+                for (part, at) in self.places(*row, head, i).into_iter().enumerate() {
+                    read[part].push(match self.scheme {
+                        CacheScheme::Bf16 => bf16_values(&pool[at..at + 2])[0],
+                        CacheScheme::Int8 => {
+                            let scale = self.scales(*row, head)[part];
+                            f32::from(pool[at] as i8) * f32_values(&pool[scale..scale + 4])[0]
+                        }
+                    });
                 }
             }
         }
         read
+    }
+
+    /// Quantized keys and values of `rows` into `pool`.
+    fn write_bytes(&self, pool: &mut [u8], rows: &[Row], kv: [&[f64]; 2]) {
+        let Heads { kv: heads, dim, .. } = self.heads;
+        for (t, row) in rows.iter().enumerate() {
+            for head in 0..heads {
+                let scales = self.scales(*row, head);
+                for part in 0..2 {
+                    let values = &kv[part][(t * heads + head) * dim..][..dim];
+                    let greatest = values.iter().fold(0.0_f32, |most, v| most.max(v.abs() as f32));
+                    pool[scales[part]..][..4].copy_from_slice(&(greatest / 127.0).to_le_bytes());
+                    let inverse = if greatest == 0.0 { 0.0 } else { 127.0 / greatest };
+                    for (i, value) in values.iter().enumerate() {
+                        let integer = (*value as f32 * inverse).round_ties_even() as i8;
+                        pool[self.places(*row, head, i)[part]] = integer as u8;
+                    }
+                }
+            }
+        }
+    }
+
+    /// `[t, g·e]` as this cache gives them back.
+    fn kept(&self, values: &[f64]) -> Vec<f64> {
+        match self.scheme {
+            CacheScheme::Bf16 => values.to_vec(),
+            CacheScheme::Int8 => reference::quantized_rows(values, self.heads.dim),
+        }
     }
 
     /// Write keys and values `[t, g·e]` of `rows`, and zeros beside an even position, as the
@@ -148,20 +196,32 @@ fn mixed_rows() -> Vec<Row> {
 
 fn cache_write() {
     let rows = mixed_rows();
-    for (kv, dim) in [(1, 2), (2, 20), (3, 64), (1, 128)] {
-        let pages = Pages::new(Heads { query: kv, kv, dim }, 5, 3);
-        let kernel = CacheWrite { kv_heads: kv as u32, head_dim: dim as u32 };
-        let (k, _) = drawn(1, rows.len() * kv * dim);
-        let (v, _) = drawn(2, rows.len() * kv * dim);
+    for (scheme, (kv, dim)) in CacheScheme::ALL
+        .into_iter()
+        .flat_map(|scheme| [(1, 2), (2, 20), (3, 64), (1, 128)].map(|sizes| (scheme, sizes)))
+    {
+        let pages = Pages::new((Heads { query: kv, kv, dim }, scheme), 5, 3);
+        let kernel = CacheWrite { kv_heads: kv as u32, layout: pages.layout() };
+        let (k, keys) = drawn(1, rows.len() * kv * dim);
+        let (v, values) = drawn(2, rows.len() * kv * dim);
         let mut want = pages.pool();
-        let even: Vec<Row> = rows.iter().copied().filter(|row| row[1] % 2 == 0).collect();
-        let zeros = vec![0; 2 * even.len() * kv * dim];
-        pages.write(&mut want, &even, [&zeros, &zeros]);
-        pages.write(&mut want, &rows, [&k, &v]);
+        if scheme == CacheScheme::Int8 {
+            pages.write_bytes(&mut want, &rows, [&keys, &values]);
+        } else {
+            let even: Vec<Row> = rows.iter().copied().filter(|row| row[1] % 2 == 0).collect();
+            let zeros = vec![0; 2 * even.len() * kv * dim];
+            pages.write(&mut want, &even, [&zeros, &zeros]);
+            pages.write(&mut want, &rows, [&k, &v]);
+        }
         let lists = [i32_bytes(rows.as_flattened()), i32_bytes(&pages.table)];
         let buffers = vec![k, v, lists[0].clone(), lists[1].clone(), pages.pool()];
         for (target, after) in run(&kernel, pages.counts(&rows), &buffers) {
-            assert!(after[4] == want, "{target}, {kv} heads of {dim}");
+            // What a quad has beyond the last value of a head may be anything.
+            let [got, want] = [&after[4], &want].map(|pool| match scheme {
+                CacheScheme::Bf16 => (pool.clone(), [Vec::new(), Vec::new()]),
+                CacheScheme::Int8 => (Vec::new(), pages.read(pool, &rows)),
+            });
+            assert!(got == want, "{target}, {kv} heads of {dim}");
         }
     }
 }
@@ -174,15 +234,18 @@ fn fused_write() {
         Heads { query: 3, kv: 3, dim: 64 },
         Heads { query: 4, kv: 1, dim: 128 },
     ] {
-        check_fused_write(heads, &rows);
+        for scheme in CacheScheme::ALL {
+            check_fused_write((heads, scheme), &rows);
+        }
     }
 }
 
-fn check_fused_write(heads: Heads, rows: &[Row]) {
+fn check_fused_write((heads, scheme): (Heads, CacheScheme), rows: &[Row]) {
     let Heads { query, kv, dim } = heads;
-    let pages = Pages::new(heads, 5, 3);
-    let (h, g, e) = (query as u32, kv as u32, dim as u32);
-    let kernel = QkNormRopeWrite { heads: h, kv_heads: g, head_dim: e, eps: 1e-6 };
+    let pages = Pages::new((heads, scheme), 5, 3);
+    let (heads_, kv_heads) = (query as u32, kv as u32);
+    let layout = pages.layout();
+    let kernel = QkNormRopeWrite { heads: heads_, kv_heads, layout, eps: 1e-6 };
     let (qkv, values) = drawn(3, rows.len() * (query + 2 * kv) * dim);
     let (q_norm, q_values) = drawn(4, dim);
     let (k_norm, k_values) = drawn(5, dim);
@@ -210,7 +273,7 @@ fn check_fused_write(heads: Heads, rows: &[Row]) {
         let got = pages.read(&after[7], rows);
         for part in 0..2 {
             let want: Vec<f64> = stored.iter().flat_map(|kv| kv[part].clone()).collect();
-            close(&kernel, &target, &got[part], &want);
+            close_values(&kernel, &target, &got[part], &pages.kept(&want));
         }
     }
 }
@@ -223,23 +286,27 @@ struct Filled {
 }
 
 impl Filled {
-    fn new(heads: Heads, lengths: &[i32], scale: f32) -> Self {
+    fn new(scheme: CacheScheme, heads: Heads, lengths: &[i32], scale: f32) -> Self {
         let longest = lengths.iter().max().expect("there is a slot");
-        let pages = Pages::new(heads, lengths.len(), (*longest as usize).div_ceil(PAGE));
+        let pages = Pages::new((heads, scheme), lengths.len(), (*longest as usize).div_ceil(PAGE));
         let rows: Vec<Row> =
             lengths.iter().enumerate().flat_map(|(s, n)| run_of(s as i32, 0, *n)).collect();
         let (k, keys) = scaled(6, rows.len() * heads.kv * heads.dim, scale);
         let (v, values) = scaled(7, rows.len() * heads.kv * heads.dim, 1.0);
         let mut pool = pages.pool();
-        pages.write(&mut pool, &rows, [&k, &v]);
+        match scheme {
+            CacheScheme::Bf16 => pages.write(&mut pool, &rows, [&k, &v]),
+            CacheScheme::Int8 => pages.write_bytes(&mut pool, &rows, [&keys, &values]),
+        }
         let mut cache = Cache::default();
+        let [keys, values] = [keys, values].map(|values| pages.kept(&values));
         reference::cache_write(&mut cache, &keys, &values, &rows);
         Self { pages, pool, cache }
     }
 
     fn kernel(&self) -> Attention {
-        let Heads { query, kv, dim } = self.pages.heads;
-        Attention { heads: query as u32, kv_heads: kv as u32, head_dim: dim as u32 }
+        let Heads { query, kv, .. } = self.pages.heads;
+        Attention { heads: query as u32, kv_heads: kv as u32, layout: self.pages.layout() }
     }
 
     fn buffers(&self, q: &[u8], rows: &[Row]) -> Vec<Vec<u8>> {
@@ -251,7 +318,11 @@ impl Filled {
     fn check(&self, rows: &[Row], scale: f32) {
         let heads = self.pages.heads;
         let (q, values) = scaled(8, rows.len() * heads.query * heads.dim, scale);
-        let want = reference::attention(&values, &self.cache, rows, heads, Rounding::Bf16);
+        let twin = match self.pages.scheme {
+            CacheScheme::Bf16 => reference::attention,
+            CacheScheme::Int8 => reference::attention_int8,
+        };
+        let want = twin(&values, &self.cache, rows, heads, Rounding::Bf16);
         let kernel = self.kernel();
         for (target, after) in run(&kernel, self.pages.counts(rows), &self.buffers(&q, rows)) {
             close(&kernel, &target, &after[4], &want);
@@ -260,7 +331,12 @@ impl Filled {
 }
 
 fn attention() {
-    let filled = Filled::new(Heads { query: 4, kv: 2, dim: 64 }, &[1, 64, 65, 200, 131], 1.0);
+    CacheScheme::ALL.into_iter().for_each(attention_of);
+}
+
+fn attention_of(scheme: CacheScheme) {
+    let filled =
+        Filled::new(scheme, Heads { query: 4, kv: 2, dim: 64 }, &[1, 64, 65, 200, 131], 1.0);
     for rows in [
         run_of(0, 0, 1),
         run_of(1, 63, 64),
@@ -278,23 +354,33 @@ fn head_sizes() {
     for (query, kv, dim) in
         [(1, 1, 2), (2, 1, 20), (6, 2, 16), (16, 8, 128), (8, 1, 96), (60, 1, 32)]
     {
-        let filled = Filled::new(Heads { query, kv, dim }, &[70, 3], 1.0);
-        filled.check(&[run_of(0, 50, 70), run_of(1, 2, 3)].concat(), 1.0);
+        for scheme in CacheScheme::ALL {
+            let filled = Filled::new(scheme, Heads { query, kv, dim }, &[70, 3], 1.0);
+            filled.check(&[run_of(0, 50, 70), run_of(1, 2, 3)].concat(), 1.0);
+        }
     }
 }
 
 fn long() {
-    let filled = Filled::new(Heads { query: 2, kv: 1, dim: 128 }, &[3_400], 1.0);
-    filled.check(&[run_of(0, 2_860, 2_863), run_of(0, 3_399, 3_400)].concat(), 1.0);
+    for scheme in CacheScheme::ALL {
+        let filled = Filled::new(scheme, Heads { query: 2, kv: 1, dim: 128 }, &[3_400], 1.0);
+        filled.check(&[run_of(0, 2_860, 2_863), run_of(0, 3_399, 3_400)].concat(), 1.0);
+    }
 }
 
 fn sharp() {
-    let filled = Filled::new(Heads { query: 4, kv: 2, dim: 64 }, &[150], 8.0);
-    filled.check(&run_of(0, 0, 150), 8.0);
+    for scheme in CacheScheme::ALL {
+        let filled = Filled::new(scheme, Heads { query: 4, kv: 2, dim: 64 }, &[150], 8.0);
+        filled.check(&run_of(0, 0, 150), 8.0);
+    }
 }
 
 fn chunks() {
-    let filled = Filled::new(Heads { query: 4, kv: 2, dim: 64 }, &[150, 40], 1.0);
+    CacheScheme::ALL.into_iter().for_each(chunks_of);
+}
+
+fn chunks_of(scheme: CacheScheme) {
+    let filled = Filled::new(scheme, Heads { query: 4, kv: 2, dim: 64 }, &[150, 40], 1.0);
     let rows = [run_of(0, 0, 150), run_of(1, 0, 40)].concat();
     let width = 2 * 4 * 64;
     let (q, _) = drawn(9, rows.len() * width / 2);
@@ -314,8 +400,12 @@ fn chunks() {
 }
 
 fn unwritten() {
+    CacheScheme::ALL.into_iter().for_each(unwritten_of);
+}
+
+fn unwritten_of(scheme: CacheScheme) {
     // The pools of all tests here begin as NaN; this one also looks for them by name.
-    let filled = Filled::new(Heads { query: 2, kv: 1, dim: 20 }, &[1, 2, 33, 64], 1.0);
+    let filled = Filled::new(scheme, Heads { query: 2, kv: 1, dim: 20 }, &[1, 2, 33, 64], 1.0);
     let rows = [run_of(0, 0, 1), run_of(1, 1, 2), run_of(2, 32, 33), run_of(3, 63, 64)].concat();
     let q = bytes_of(&vec![1.0; rows.len() * 40]);
     let kernel = filled.kernel();

@@ -54,8 +54,13 @@ pub fn run_loaded(
 ///
 /// When a bf16 value in `got` is farther from `want` than the tolerance in the row of `kernel`.
 pub fn close(kernel: &dyn Kernel, target: &Target, got: &[u8], want: &[f64]) {
+    close_values(kernel, target, &bf16_values(got), want);
+}
+
+/// As [`close`], of values that are no bf16.
+pub fn close_values(kernel: &dyn Kernel, target: &Target, got: &[f32], want: &[f64]) {
     let row = template(kernel.family()).expect("every template has a row");
-    let beyond = row.tolerance.first_beyond(&bf16_values(got), want);
+    let beyond = row.tolerance.first_beyond(got, want);
     assert_eq!(beyond, None, "{target}, `{}`: (index, got, want)", kernel.symbol());
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum, value_parser};
-use sail_ir::{Scheme, output};
+use sail_ir::{CacheScheme, Scheme, output};
 use sail_models::WeightSource;
 
 use super::progress;
@@ -29,6 +29,9 @@ pub struct Compile {
     /// Recipe file (TOML): other schemes for some layers, `[[rule]]` with `layers` and `scheme`.
     #[arg(long, value_name = "RECIPE")]
     quant_config: Option<PathBuf>,
+    /// How keys and values are kept in the cache: `bf16`, or `int8` with a scale for each head.
+    #[arg(long, value_name = "CACHE", default_value = "bf16")]
+    kv: String,
     /// The file to write.
     #[arg(short, long, required_unless_present_any = ["emit", "explain"])]
     output: Option<PathBuf>,
@@ -125,6 +128,10 @@ impl Compile {
             .quant
             .parse::<Scheme>()
             .map_err(|because| boxed(CompileError::Scheme { because }))?;
+        let cache = self
+            .kv
+            .parse::<CacheScheme>()
+            .map_err(|because| boxed(CompileError::Cache { because }))?;
         let weights = match &self.weights {
             Some(text) => text.parse().map_err(boxed)?,
             None => WeightSource::Checkpoint,
@@ -139,6 +146,7 @@ impl Compile {
             target,
             scheme,
             scheme_rules: self.rules()?,
+            cache,
             weights,
             context: self.context,
             threads,

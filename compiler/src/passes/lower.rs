@@ -70,7 +70,7 @@ mod tests {
     fn kernels(text: &str) -> String {
         let context = dialect::context();
         let passes = Passes::new(Settings {
-            scheme: Scheme::Bf16,
+            recipe: Scheme::Bf16.into(),
             positions: 40,
             disabled_rules: RULES.iter().map(|rule| rule.name.to_owned()).collect(),
             print_after: vec!["quantize".to_owned()],

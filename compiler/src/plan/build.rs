@@ -10,6 +10,7 @@ use sail_ir::plan::{
     Affine, Buffer, CacheSpec, ControlField, Count, Function, Grid, Kernel as PlannedKernel,
     Launch, Place, Plan, Port, Step,
 };
+use sail_ir::scheme::CacheScheme;
 use sail_ir::shape::{Dim, Type};
 use sail_ir::target::Target;
 use sail_kernels::Kernel;
@@ -37,6 +38,7 @@ pub struct Bounds {
     /// Logits rows of one `prefill`.
     pub max_outputs: u32,
     pub max_positions: u32,
+    pub cache: CacheScheme,
 }
 
 impl Bounds {
@@ -58,6 +60,7 @@ impl Bounds {
             vision: (1..=tiles).collect(),
             max_outputs: 8,
             max_positions: context,
+            cache: options.cache,
         };
         if options.tap_inputs {
             // Room is kept for every tap of the largest call: of a large model, gigabytes.
@@ -301,7 +304,13 @@ impl<'a> FunctionBuilder<'a> {
                 self.counts[*result] = count;
             }
         }
-        let scope = Scope { view: self.view, op, counts: &self.counts, target: self.target };
+        let scope = Scope {
+            view: self.view,
+            op,
+            counts: &self.counts,
+            target: self.target,
+            cache: self.bounds.cache,
+        };
         match choose::choose(&scope)? {
             Chosen::Weight(source) => {
                 let layout = source.layout();
@@ -508,12 +517,15 @@ fn cache_spec(functions: &[FunctionView], bounds: &Bounds) -> Result<CacheSpec, 
     let narrow = |size: u64| {
         u32::try_from(size).map_err(|_| CompileError::TooLarge { what: "cache".to_owned(), size })
     };
-    let padded = sizes.1.next_multiple_of(16);
+    let [kv_heads, head_dim] = [narrow(sizes.0)?, narrow(sizes.1)?];
+    let too_large =
+        || CompileError::TooLarge { what: "cache".to_owned(), size: u64::from(head_dim) };
     Ok(CacheSpec {
         layers,
-        kv_heads: narrow(sizes.0)?,
-        head_dim: narrow(sizes.1)?,
-        block_bytes: 2 * 2 * padded * u64::from(sail_ir::plan::PAGE_POSITIONS),
+        kv_heads,
+        head_dim,
+        scheme: bounds.cache,
+        block_bytes: bounds.cache.block_bytes(head_dim).ok_or_else(too_large)?,
         max_positions: bounds.max_positions,
     })
 }

@@ -10,6 +10,7 @@ mod sizes;
 
 use sail_ir::op::Attribute;
 use sail_ir::plan::Count;
+use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 use sail_kernels::kernel::Kernel;
 
@@ -24,6 +25,8 @@ pub struct Scope<'a> {
     /// What the leading size of each value counts, as far as known.
     pub counts: &'a [Option<Count>],
     pub target: &'a Target,
+    /// How keys and values are kept.
+    pub cache: CacheScheme,
 }
 
 /// What an op becomes.

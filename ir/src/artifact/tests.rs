@@ -216,23 +216,23 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     .assert_eq(&message(b"\x89PNG\r\n\x1a\n and more"));
     expect![[r#"
         error[SC0402]: the artifact is cut short
-          because the file has 10593 bytes, its header says 21186 bytes
+          because the file has 10601 bytes, its header says 21202 bytes
 
         hint: copy the file again from where it came, or compile again
         exit 6
     "#]]
     .assert_eq(&message(&bytes[..bytes.len() / 2]));
     expect![[r#"
-        error[SC0404]: the artifact has the older format 1
-          because this program reads format 2
+        error[SC0404]: the artifact has the older format 2
+          because this program reads format 3
 
         hint: compile the checkpoint again
         exit 4
     "#]]
     .assert_eq(&message(&with_format(FORMAT - 1)));
     expect![[r#"
-        error[SC0404]: the artifact has the newer format 3
-          because this program reads format 2
+        error[SC0404]: the artifact has the newer format 4
+          because this program reads format 3
 
         hint: use a newer `sail`, or compile again
         exit 4
@@ -240,7 +240,7 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     .assert_eq(&message(&with_format(FORMAT + 1)));
     expect![[r#"
         error[SC0405]: the artifact has bytes after its end
-          because the file has 21187 bytes, its header says 21186
+          because the file has 21203 bytes, its header says 21202
 
         hint: copy the file again from where it came, or compile again
         exit 6

@@ -80,6 +80,7 @@ pub(crate) fn small() -> Plan {
             layers: 0,
             kv_heads: 1,
             head_dim: 16,
+            scheme: CacheScheme::Bf16,
             block_bytes: 4096,
             max_positions: 128,
         },

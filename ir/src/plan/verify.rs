@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use super::{
-    ALIGNMENT, Affine, Buffer, Count, Function, Kernel, Launch, PAGE_POSITIONS, Place, Plan, Port,
-    Step,
-};
+use super::{ALIGNMENT, Affine, Buffer, Count, Function, Kernel, Launch, Place, Plan, Port, Step};
 use crate::dtype::DType;
 use crate::id::{BufferId, Id, StepId};
 
@@ -113,8 +110,7 @@ impl Plan {
             }
         }
         let cache = &self.cache;
-        let head = u64::from(cache.head_dim).next_multiple_of(16);
-        let least = head.checked_mul(u64::from(PAGE_POSITIONS) * 4);
+        let least = cache.scheme.block_bytes(cache.head_dim);
         if least.is_none_or(|least| cache.block_bytes < least)
             || !cache.block_bytes.is_multiple_of(ALIGNMENT)
             || cache.block_bytes.checked_mul(u64::from(cache.kv_heads)).is_none()

@@ -1,6 +1,7 @@
 //! `cache_write`: keys and values of the call's rows into their pages.
 
 use sail_ir::plan::{Cost, Grid, PAGE_POSITIONS};
+use sail_ir::scheme::CacheScheme;
 
 use super::page::{Neighbours, PageLayout, Pool, TokenRow, Value};
 use crate::emit::{Bf16, Builder};
@@ -16,16 +17,20 @@ const ROWS_PER_BLOCK: u32 = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CacheWrite {
     pub kv_heads: u32,
-    pub head_dim: u32,
+    pub layout: PageLayout,
 }
 
 impl Kernel for CacheWrite {
     fn family(&self) -> &'static str {
-        "cache_write"
+        match self.layout.scheme {
+            CacheScheme::Bf16 => "cache_write",
+            CacheScheme::Int8 => "cache_write_int8",
+        }
     }
 
     fn symbol(&self) -> String {
-        format!("cache_write.g{}.e{}", self.kv_heads, self.head_dim)
+        let PageLayout { head_dim, scheme } = self.layout;
+        format!("cache_write.{scheme}.g{}.e{head_dim}", self.kv_heads)
     }
 
     fn arguments(&self) -> &'static [&'static str] {
@@ -41,22 +46,24 @@ impl Kernel for CacheWrite {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        0
+        self.layout.staged_bytes()
     }
 
     fn cost(&self) -> Cost {
-        let width = u64::from(self.kv_heads) * u64::from(self.head_dim);
-        Cost { row_bytes: 8 * width, ..Cost::default() }
+        let width = u64::from(self.kv_heads) * u64::from(self.layout.head_dim);
+        let row_bytes = (4 + 2 * self.layout.scheme.value_bytes()) * width;
+        Cost { row_bytes, ..Cost::default() }
     }
 
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
-        if !self.head_dim.is_multiple_of(2) {
+        let PageLayout { head_dim, .. } = self.layout;
+        if !head_dim.is_multiple_of(2) {
             return Err(EmitError::no_fit(self, "a head has an odd number of values"));
         }
         let [keys, values, rows, page_table, cache] = k.arguments::<5>();
-        let layout = PageLayout { head_dim: self.head_dim };
-        let pool = Pool { layout, kv_heads: self.kv_heads, page_table, cache };
-        let width = self.kv_heads * self.head_dim;
+        let pool = Pool { layout: self.layout, kv_heads: self.kv_heads, page_table, cache };
+        let staged = k.carve(self.layout.staged_bytes());
+        let width = self.kv_heads * head_dim;
         let count = k.rows(&self.grid());
         k.for_each_row(&self.grid(), |k, at| {
             let row = TokenRow::load(k, rows, at);
@@ -68,11 +75,11 @@ impl Kernel for CacheWrite {
             let (zero, heads) = (k.index(0), k.index(u64::from(self.kv_heads)));
             k.for_each(zero, heads, 1, |k, head| {
                 let block = pool.block(k, page, head);
-                let first = k.mul_constant(head, u64::from(self.head_dim));
+                let first = k.mul_constant(head, u64::from(head_dim));
                 let [key, value] = [key, value].map(|row| k.at::<Bf16>(row, first));
-                pool.store_key(k, block, in_page, key);
+                pool.store_key(k, block, in_page, (key, staged));
                 let value = Value { at: value, stride: 2 * u64::from(width) };
-                pool.store_value(k, block, row, value, &neighbours);
+                pool.store_value(k, block, row, (value, staged), &neighbours);
             });
         });
         Ok(())

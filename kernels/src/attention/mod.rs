@@ -4,6 +4,7 @@
 //! decode and the vision tower share.
 
 pub mod cache_write;
+mod int8;
 pub mod page;
 pub mod paged;
 pub mod qk_norm_rope_write;

@@ -1,13 +1,16 @@
 //! Where keys and values stand in the cache, and how a kernel writes a row of them.
 //!
-//! The layout is drawn at `CacheSpec` in the plan. Rows of one slot that a call stores must stand
+//! The layouts are drawn at `CacheScheme`. Of `bf16`, rows of one slot that a call stores must stand
 //! together, in ascending positions: neighbours of an even and the next odd position then share
 //! the words of the values block, and the row of the even one writes both. An even position without
 //! its neighbour writes zeros in its place; so memory is only ever read where it was written, and
-//! what a pool held before does not matter.
+//! what a pool held before does not matter. Of `int8`, every position is written by itself, and what
+//! stands where none was is integers, whatever they are; no row sees them.
 
 use sail_ir::plan::PAGE_POSITIONS;
+use sail_ir::scheme::CacheScheme;
 
+use super::int8;
 use crate::emit::{Bf16, Bool, Builder, I32, Index, Ptr};
 use crate::rows::index_at;
 
@@ -16,6 +19,7 @@ use crate::rows::index_at;
 pub struct PageLayout {
     /// Even, because RoPE turns pairs.
     pub head_dim: u32,
+    pub scheme: CacheScheme,
 }
 
 impl PageLayout {
@@ -28,24 +32,58 @@ impl PageLayout {
     /// Bytes of the keys block; the values block follows it and is as large.
     #[must_use]
     pub fn keys_bytes(self) -> u64 {
-        2 * u64::from(PAGE_POSITIONS) * self.padded()
+        self.scheme.value_bytes() * u64::from(PAGE_POSITIONS) * self.padded()
     }
 
     #[must_use]
     pub fn block_bytes(self) -> u64 {
-        2 * self.keys_bytes()
+        self.scheme.block_bytes(self.head_dim).expect("a head of a checked model")
+    }
+
+    /// The same head as it is computed with.
+    #[must_use]
+    pub fn as_bf16(self) -> Self {
+        Self { scheme: CacheScheme::Bf16, ..self }
+    }
+
+    /// Workspace in which a key or a value is quantized.
+    #[must_use]
+    pub fn staged_bytes(self) -> u64 {
+        match self.scheme {
+            CacheScheme::Bf16 => 0,
+            CacheScheme::Int8 => self.padded().next_multiple_of(64),
+        }
+    }
+
+    /// How many values stand together in a word: pairs or quads.
+    fn together(self) -> u64 {
+        4 / self.scheme.value_bytes()
     }
 
     /// Byte in the block of value `i` of the key at `position` of its page.
     #[must_use]
     pub fn key_offset(self, position: u64, i: u64) -> u64 {
-        (i / 2 * u64::from(PAGE_POSITIONS) + position) * 4 + i % 2 * 2
+        let (word, part) = (i / self.together(), i % self.together());
+        (word * u64::from(PAGE_POSITIONS) + position) * 4 + part * self.scheme.value_bytes()
     }
 
     /// Byte in the block of value `i` of the value at `position` of its page.
     #[must_use]
     pub fn value_offset(self, position: u64, i: u64) -> u64 {
-        self.keys_bytes() + (position / 2 * self.padded() + i) * 4 + position % 2 * 2
+        let (word, part) = (position / self.together(), position % self.together());
+        self.keys_bytes() + (word * self.padded() + i) * 4 + part * self.scheme.value_bytes()
+    }
+
+    /// Bytes in the block of the scales of the key and of the value at `position` of its page.
+    ///
+    /// # Panics
+    ///
+    /// When the scheme has none.
+    #[must_use]
+    pub fn scale_offsets(self, position: u64) -> [u64; 2] {
+        assert_eq!(self.scheme, CacheScheme::Int8, "only this scheme has scales");
+        let first = 2 * self.keys_bytes() + 4 * position;
+        [first, first + 4 * u64::from(PAGE_POSITIONS)]
     }
 }
 
@@ -101,30 +139,37 @@ impl<'c> Pool<'c> {
         k.at_bytes(page, start)
     }
 
-    /// Store one key at `position` of its page.
+    /// Store one key at `position` of its page. `staged` is
+    /// [`PageLayout::staged_bytes`] of workspace.
     pub fn store_key(
         &self,
         k: &mut Builder<'c>,
         block: Ptr<'c>,
         position: Index<'c>,
-        key: Ptr<'c>,
+        (key, staged): (Ptr<'c>, Ptr<'c>),
     ) {
-        store_key(k, self.layout, block, position, key);
+        match self.layout.scheme {
+            CacheScheme::Bf16 => store_key(k, self.layout, block, position, key),
+            CacheScheme::Int8 => int8::store_key(k, self.layout, block, position, (key, staged)),
+        }
     }
 
     /// Store the value of row `row`, and with it that of the row which shares its words.
     ///
-    /// `value` is the row's, `stride` the bytes from it to the next row's; `rows [t, 2]` are all
-    /// rows of the call.
+    /// `value` is the row's, `stride` the bytes from it to the next row's; `staged` is
+    /// [`PageLayout::staged_bytes`] of workspace.
     pub fn store_value(
         &self,
         k: &mut Builder<'c>,
         block: Ptr<'c>,
         row: TokenRow<'c>,
-        value: Value<'c>,
+        (value, staged): (Value<'c>, Ptr<'c>),
         neighbours: &Neighbours<'c>,
     ) {
         let in_page = k.rem_constant(row.position, u64::from(PAGE_POSITIONS));
+        if self.layout.scheme == CacheScheme::Int8 {
+            return int8::store_value(k, self.layout, block, in_page, (value.at, staged));
+        }
         let pair = k.div_constant(in_page, 2);
         let words = k.mul_constant(pair, 4 * self.layout.padded());
         let words = k.at_bytes(block, words);
@@ -254,7 +299,7 @@ mod tests {
 
     #[test]
     fn keys_and_values_fill_their_blocks_without_sharing_a_byte() {
-        let layout = PageLayout { head_dim: 20 };
+        let layout = PageLayout { head_dim: 20, scheme: CacheScheme::Bf16 };
         assert_eq!(layout.padded(), 32);
         let mut seen = vec![false; layout.block_bytes() as usize];
         for position in 0..64 {
@@ -269,7 +314,7 @@ mod tests {
 
     #[test]
     fn neighbours_stand_as_the_plan_draws_them() {
-        let layout = PageLayout { head_dim: 128 };
+        let layout = PageLayout { head_dim: 128, scheme: CacheScheme::Bf16 };
         assert_eq!(layout.key_offset(5, 3), (64 + 5) * 4 + 2);
         assert_eq!(layout.value_offset(5, 3), 128 * 64 * 2 + (2 * 128 + 3) * 4 + 2);
     }

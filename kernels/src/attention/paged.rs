@@ -1,9 +1,11 @@
 //! `attention`: causal grouped-query attention over the paged cache, for prefill and decode alike.
 
 use sail_ir::plan::{Cost, Grid, PAGE_POSITIONS};
+use sail_ir::scheme::CacheScheme;
 
+use super::int8;
 use super::page::{PageLayout, Pool, TokenRow};
-use super::softmax_page::{SoftmaxPage, VECTORS};
+use super::softmax_page::{Page, SoftmaxPage, VECTORS};
 use crate::emit::{Bf16, Builder, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::rows::copy;
@@ -21,7 +23,7 @@ use crate::rows::copy;
 pub struct Attention {
     pub heads: u32,
     pub kv_heads: u32,
-    pub head_dim: u32,
+    pub layout: PageLayout,
 }
 
 impl Attention {
@@ -39,18 +41,30 @@ impl Attention {
         u64::from(self.rows_per_block()) * u64::from(self.group())
     }
 
-    fn layout(&self) -> PageLayout {
-        PageLayout { head_dim: self.head_dim }
+    fn head_dim(&self) -> u32 {
+        self.layout.head_dim
+    }
+
+    /// Workspace for a page that is not bf16 where it is kept.
+    fn unpacked_bytes(&self) -> u64 {
+        match self.layout.scheme {
+            CacheScheme::Bf16 => 0,
+            CacheScheme::Int8 => self.layout.as_bf16().block_bytes(),
+        }
     }
 }
 
 impl Kernel for Attention {
     fn family(&self) -> &'static str {
-        "attention"
+        match self.layout.scheme {
+            CacheScheme::Bf16 => "attention",
+            CacheScheme::Int8 => "attention_int8",
+        }
     }
 
     fn symbol(&self) -> String {
-        format!("attention.h{}.g{}.e{}", self.heads, self.kv_heads, self.head_dim)
+        let PageLayout { head_dim, scheme } = self.layout;
+        format!("attention.{scheme}.h{}.g{}.e{head_dim}", self.heads, self.kv_heads)
     }
 
     fn arguments(&self) -> &'static [&'static str] {
@@ -66,27 +80,29 @@ impl Kernel for Attention {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        SoftmaxPage::workspace_bytes(self.layout(), self.capacity())
+        let pages = SoftmaxPage::workspace_bytes(self.layout.as_bf16(), self.capacity());
+        pages.next_multiple_of(64) + self.unpacked_bytes()
     }
 
     fn cost(&self) -> Cost {
-        let width = u64::from(self.heads) * u64::from(self.head_dim);
+        let width = u64::from(self.heads) * u64::from(self.head_dim());
         Cost {
             row_bytes: 4 * width,
             position_operations: 4 * width,
-            position_bytes: 4 * u64::from(self.kv_heads) * u64::from(self.head_dim),
+            position_bytes: 2 * u64::from(self.kv_heads) * self.value_bytes(),
             ..Cost::default()
         }
     }
 
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
-        if !self.head_dim.is_multiple_of(2) {
+        if !self.head_dim().is_multiple_of(2) {
             return Err(EmitError::no_fit(self, "a head has an odd number of values"));
         }
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
             return Err(EmitError::no_fit(self, "the heads do not fall into whole groups"));
         }
-        let pages = SoftmaxPage::new(k, self.layout(), self.capacity());
+        let pages = SoftmaxPage::new(k, self.layout.as_bf16(), self.capacity());
+        let unpacked = k.carve(self.unpacked_bytes());
         let rows = k.argument(2);
         let count = k.rows(&self.grid());
         let per_block = k.index(u64::from(self.rows_per_block()));
@@ -111,7 +127,7 @@ impl Kernel for Attention {
                     goes_on,
                     |_| start,
                     |k| {
-                        self.run(k, &pages, head, start, row);
+                        self.run(k, (&pages, unpacked), head, start, row);
                         next
                     },
                 )
@@ -126,13 +142,13 @@ impl Attention {
     fn run<'c>(
         &self,
         k: &mut Builder<'c>,
-        pages: &SoftmaxPage<'c>,
+        (pages, unpacked): (&SoftmaxPage<'c>, Ptr<'c>),
         head: Index<'c>,
         start: Index<'c>,
         last: TokenRow<'c>,
     ) {
         let [q, cache, _, page_table, y] = k.arguments::<5>();
-        let pool = Pool { layout: self.layout(), kv_heads: self.kv_heads, page_table, cache };
+        let pool = Pool { layout: self.layout, kv_heads: self.kv_heads, page_table, cache };
         let before = k.sub(last.at, start);
         let count = k.add_constant(before, 1);
         let vectors = k.mul_constant(count, u64::from(self.group()));
@@ -144,9 +160,9 @@ impl Attention {
         k.for_each(zero, count, 1, |k, row| {
             let at = k.add(start, row);
             let from = self.group_of(k, q, at, head);
-            let to = k.mul_constant(row, 2 * u64::from(self.group() * self.head_dim));
+            let to = k.mul_constant(row, 2 * u64::from(self.group() * self.head_dim()));
             let to = k.at_bytes(pages.queries, to);
-            copy(k, from, to, self.group() * self.head_dim);
+            copy(k, from, to, self.group() * self.head_dim());
             let position = k.add(first_position, row);
             self.limit(k, pages, row, position);
         });
@@ -157,7 +173,8 @@ impl Attention {
             let page = pool.page(k, last.slot, number);
             let block = pool.block(k, page, head);
             let base = k.mul_constant(number, u64::from(PAGE_POSITIONS));
-            pages.see(k, block, [base, last.position], vectors);
+            let page = self.page(k, [block, unpacked], [base, last.position]);
+            pages.see(k, page, [base, last.position], vectors);
         });
 
         k.note("results of the run");
@@ -168,11 +185,37 @@ impl Attention {
             let group = k.index(u64::from(self.group()));
             k.for_each(zero, group, 1, |k, member| {
                 let vector = k.add(first, member);
-                let to = k.mul_constant(member, 2 * u64::from(self.head_dim));
+                let to = k.mul_constant(member, 2 * u64::from(self.head_dim()));
                 let to = k.at_bytes(results, to);
                 pages.store(k, vector, to);
             });
         });
+    }
+
+    /// The page at `block` as it is computed with; `last` is the last position that is looked at.
+    fn page<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        [block, unpacked]: [Ptr<'c>; 2],
+        [base, last]: [Index<'c>; 2],
+    ) -> Page<'c> {
+        if self.layout.scheme == CacheScheme::Bf16 {
+            return Page { block, scales: None };
+        }
+        let seen = k.sub(last, base);
+        let seen = k.add_constant(seen, 1);
+        let all = k.index(u64::from(PAGE_POSITIONS));
+        let seen = k.min(seen, all);
+        int8::unpack(k, self.layout, [block, unpacked], seen);
+        let scales = self.layout.scale_offsets(0);
+        let scales = scales.map(|offset| k.at_bytes_constant(block, offset));
+        Page { block: unpacked, scales: Some(scales) }
+    }
+
+    /// Bytes of a key or a value of one head, with its scale.
+    fn value_bytes(&self) -> u64 {
+        let scale = if self.layout.scheme == CacheScheme::Bf16 { 0 } else { 4 };
+        self.layout.scheme.value_bytes() * u64::from(self.head_dim()) + scale
     }
 
     /// The query heads of row `at` that read kv head `head`; they stand together.
@@ -185,7 +228,7 @@ impl Attention {
     ) -> Ptr<'c> {
         let row = k.mul_constant(at, u64::from(self.kv_heads));
         let group = k.add(row, head);
-        let first = k.mul_constant(group, u64::from(self.group() * self.head_dim));
+        let first = k.mul_constant(group, u64::from(self.group() * self.head_dim()));
         k.at::<Bf16>(matrix, first)
     }
 

@@ -1,6 +1,7 @@
 //! `qk_norm_rope_write`: what happens between the q/k/v product and attention, in one pass.
 
 use sail_ir::plan::{Cost, Grid, PAGE_POSITIONS};
+use sail_ir::scheme::CacheScheme;
 
 use super::page::{Neighbours, PageLayout, Pool, TokenRow, Value};
 use crate::emit::{Bf16, Builder, Index, Ptr};
@@ -20,7 +21,7 @@ const ROWS_PER_BLOCK: u32 = 8;
 pub struct QkNormRopeWrite {
     pub heads: u32,
     pub kv_heads: u32,
-    pub head_dim: u32,
+    pub layout: PageLayout,
     pub eps: f64,
 }
 
@@ -33,12 +34,15 @@ struct Angles<'c> {
 
 impl Kernel for QkNormRopeWrite {
     fn family(&self) -> &'static str {
-        "qk_norm_rope_write"
+        match self.layout.scheme {
+            CacheScheme::Bf16 => "qk_norm_rope_write",
+            CacheScheme::Int8 => "qk_norm_rope_write_int8",
+        }
     }
 
     fn symbol(&self) -> String {
-        let Self { heads, kv_heads, head_dim, eps } = self;
-        format!("qk_norm_rope_write.h{heads}.g{kv_heads}.e{head_dim}.eps{eps:e}")
+        let Self { heads, kv_heads, layout: PageLayout { head_dim, scheme }, eps } = self;
+        format!("qk_norm_rope_write.{scheme}.h{heads}.g{kv_heads}.e{head_dim}.eps{eps:e}")
     }
 
     fn arguments(&self) -> &'static [&'static str] {
@@ -54,37 +58,37 @@ impl Kernel for QkNormRopeWrite {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.key_bytes()
+        self.key_bytes() + self.layout.staged_bytes()
     }
 
     fn cost(&self) -> Cost {
-        let width = u64::from(self.heads + 2 * self.kv_heads) * u64::from(self.head_dim);
+        let width = u64::from(self.heads + 2 * self.kv_heads) * u64::from(self.head_dim());
         Cost {
-            row_bytes: 4 * width + 2 * u64::from(self.head_dim),
+            row_bytes: 4 * width + 2 * u64::from(self.head_dim()),
             row_operations: 8 * width,
             ..Cost::default()
         }
     }
 
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
-        if !self.head_dim.is_multiple_of(2) {
+        if !self.head_dim().is_multiple_of(2) {
             return Err(EmitError::no_fit(self, "a head has an odd number of values"));
         }
         let [qkv, q_norm, k_norm, table, rows, page_table, q_out, cache] = k.arguments::<8>();
-        let layout = PageLayout { head_dim: self.head_dim };
-        let pool = Pool { layout, kv_heads: self.kv_heads, page_table, cache };
+        let pool = Pool { layout: self.layout, kv_heads: self.kv_heads, page_table, cache };
         let turned_key = k.carve(self.key_bytes());
-        let width = (self.heads + 2 * self.kv_heads) * self.head_dim;
+        let staged = k.carve(self.layout.staged_bytes());
+        let width = (self.heads + 2 * self.kv_heads) * self.head_dim();
         let count = k.rows(&self.grid());
         k.for_each_row(&self.grid(), |k, at| {
             let row = TokenRow::load(k, rows, at);
-            let cosines = row_at(k, table, row.position, self.head_dim);
-            let sines = k.at_bytes_constant(cosines, u64::from(self.head_dim));
+            let cosines = row_at(k, table, row.position, self.head_dim());
+            let sines = k.at_bytes_constant(cosines, u64::from(self.head_dim()));
             let angles = Angles { cosines, sines };
             let qkv = row_at(k, qkv, at, width);
 
             k.note("1 queries");
-            let q_out = row_at(k, q_out, at, self.heads * self.head_dim);
+            let q_out = row_at(k, q_out, at, self.heads * self.head_dim());
             let (zero, heads) = (k.index(0), k.index(u64::from(self.heads)));
             k.for_each(zero, heads, 1, |k, head| {
                 let from = self.head(k, qkv, head);
@@ -103,11 +107,11 @@ impl Kernel for QkNormRopeWrite {
                 let key = k.add(head, heads);
                 let key = self.head(k, qkv, key);
                 self.norm_and_turn(k, [key, k_norm, turned_key], angles);
-                pool.store_key(k, block, in_page, turned_key);
+                pool.store_key(k, block, in_page, (turned_key, staged));
                 let value = k.add_constant(head, u64::from(self.heads + self.kv_heads));
                 let value = self.head(k, qkv, value);
                 let value = Value { at: value, stride: 2 * u64::from(width) };
-                pool.store_value(k, block, row, value, &neighbours);
+                pool.store_value(k, block, row, (value, staged), &neighbours);
             });
         });
         Ok(())
@@ -115,13 +119,17 @@ impl Kernel for QkNormRopeWrite {
 }
 
 impl QkNormRopeWrite {
+    fn head_dim(&self) -> u32 {
+        self.layout.head_dim
+    }
+
     fn key_bytes(&self) -> u64 {
-        (2 * u64::from(self.head_dim)).next_multiple_of(64)
+        (2 * u64::from(self.head_dim())).next_multiple_of(64)
     }
 
     /// Head `head` of a row.
     fn head<'c>(&self, k: &mut Builder<'c>, row: Ptr<'c>, head: Index<'c>) -> Ptr<'c> {
-        let first = k.mul_constant(head, u64::from(self.head_dim));
+        let first = k.mul_constant(head, u64::from(self.head_dim()));
         k.at::<Bf16>(row, first)
     }
 
@@ -132,9 +140,9 @@ impl QkNormRopeWrite {
         [x, weight, y]: [Ptr<'c>; 3],
         angles: Angles<'c>,
     ) {
-        let half = u64::from(self.head_dim / 2);
+        let half = u64::from(self.head_dim() / 2);
         let scale =
-            inverse_deviation(k, self.head_dim, self.eps, |k, piece| k.read_widened(x, piece));
+            inverse_deviation(k, self.head_dim(), self.eps, |k, piece| k.read_widened(x, piece));
         let across = [x, weight, y].map(|low| k.at_bytes_constant(low, 2 * half));
         k.for_each_piece(half, |k, piece| {
             let [a, b] =

@@ -25,6 +25,15 @@ const PAGE: u64 = PAGE_POSITIONS as u64;
 /// No target has more f32 in a vector; workspaces are sized for it.
 const MOST_LANES: u64 = 16;
 
+/// A page as it is computed with.
+#[derive(Clone, Copy)]
+pub(super) struct Page<'c> {
+    /// Keys and values, bf16.
+    pub block: Ptr<'c>,
+    /// f32 of each position that its key, and its value, are to be multiplied with, if with any.
+    pub scales: Option<[Ptr<'c>; 2]>,
+}
+
 /// Query vectors and what is known of them so far, in the workspace.
 pub(super) struct SoftmaxPage<'c> {
     layout: PageLayout,
@@ -108,18 +117,18 @@ impl<'c> SoftmaxPage<'c> {
         });
     }
 
-    /// Let the first `count` vectors see the page at `block`, whose first position is `base`;
+    /// Let the first `count` vectors see `page`, whose first position is `base`;
     /// `last` is the last position any of them sees in it or beyond.
     pub fn see(
         &self,
         k: &mut Builder<'c>,
-        block: Ptr<'c>,
+        page: Page<'c>,
         [base, last]: [Index<'c>; 2],
         count: Index<'c>,
     ) {
         k.note("scores and weights of the page");
         self.for_each_height(k, count, |k, first, height| {
-            self.weigh(k, block, base, first, height);
+            self.weigh(k, page, base, first, height);
         });
 
         k.note("factors of what came before");
@@ -136,7 +145,7 @@ impl<'c> SoftmaxPage<'c> {
         });
 
         k.note("weighted values");
-        let values = k.at_bytes_constant(block, self.layout.keys_bytes());
+        let values = k.at_bytes_constant(page.block, self.layout.keys_bytes());
         let seen = k.sub(last, base);
         let pairs = k.div_constant(seen, 2);
         let pairs = k.add_constant(pairs, 1);
@@ -195,15 +204,15 @@ impl<'c> SoftmaxPage<'c> {
     fn weigh(
         &self,
         k: &mut Builder<'c>,
-        keys: Ptr<'c>,
+        page: Page<'c>,
         base: Index<'c>,
         first: Index<'c>,
         height: u32,
     ) {
-        let scores = self.scores(k, keys, first, height);
+        let scores = self.scores(k, page.block, first, height);
         for (at, scores) in scores.iter().enumerate() {
             let vector = k.add_constant(first, at as u64);
-            self.soften(k, scores, base, vector);
+            self.soften(k, scores, (page, base), vector);
         }
     }
 
@@ -262,7 +271,20 @@ impl<'c> SoftmaxPage<'c> {
     }
 
     /// Weights of one vector from its scores with a page.
-    fn soften(&self, k: &mut Builder<'c>, scores: &[F32<'c>], base: Index<'c>, vector: Index<'c>) {
+    fn soften(
+        &self,
+        k: &mut Builder<'c>,
+        scores: &[F32<'c>],
+        (page, base): (Page<'c>, Index<'c>),
+        vector: Index<'c>,
+    ) {
+        let scales = |k: &mut Builder<'c>, of: usize, column: usize| {
+            page.scales.map(|scales| {
+                let from = 4 * u64::from(k.lanes()) * column as u64;
+                let from = k.at_bytes_constant(scales[of], from);
+                k.load::<F32>(from, k.lanes())
+            })
+        };
         let lanes = k.lanes();
         let scale = k.f32((1.0 / f64::from(self.layout.head_dim).sqrt()) as f32);
         let limit = k.at::<I32>(self.limits, vector);
@@ -271,13 +293,17 @@ impl<'c> SoftmaxPage<'c> {
         let limit = k.sub(limit, base);
         let hidden = k.f32s(f32::NEG_INFINITY, lanes);
         let numbers = k.lane_numbers(lanes);
-        let mut scaled = Vec::new();
+        let (mut scaled, mut shown) = (Vec::new(), Vec::new());
         for (column, score) in scores.iter().enumerate() {
             let first = k.i32(column as i32 * lanes as i32);
             let positions = k.add(numbers, first);
             let visible = k.less_equal(positions, limit);
-            let score = k.mul(*score, scale);
+            let mut score = k.mul(*score, scale);
+            if let Some(scales) = scales(k, 0, column) {
+                score = k.mul(score, scales);
+            }
             scaled.push(k.select(visible, score, hidden));
+            shown.push(visible);
         }
         let mut largest = scaled[0];
         for score in &scaled[1..] {
@@ -294,8 +320,14 @@ impl<'c> SoftmaxPage<'c> {
         let mut sum = k.f32s(0.0, lanes);
         for (column, score) in scaled.into_iter().enumerate() {
             let below = k.sub(score, maximum);
-            let weight = k.exp(below);
+            let mut weight = k.exp(below);
             sum = k.add(sum, weight);
+            if let Some(scales) = scales(k, 1, column) {
+                // What stands for a position that is not there may be anything.
+                let none = k.f32s(0.0, lanes);
+                let scaled = k.mul(weight, scales);
+                weight = k.select(shown[column], scaled, none);
+            }
             let to = k.at_bytes_constant(weights, 2 * u64::from(lanes) * column as u64);
             let weight = k.round(weight);
             k.store::<Bf16>(to, weight);

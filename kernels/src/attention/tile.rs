@@ -1,9 +1,10 @@
 //! `tile_attention`: every patch of an image tile to every patch of the same tile.
 
 use sail_ir::plan::{Cost, Count, Grid, PAGE_POSITIONS};
+use sail_ir::scheme::CacheScheme;
 
 use super::page::{PageLayout, store_first_value, store_key, store_value_pair};
-use super::softmax_page::{SoftmaxPage, VECTORS};
+use super::softmax_page::{Page, SoftmaxPage, VECTORS};
 use crate::emit::{Bf16, Builder, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::rows::copy;
@@ -34,7 +35,7 @@ struct TileHead<'c> {
 
 impl TileAttention {
     fn layout(&self) -> PageLayout {
-        PageLayout { head_dim: self.head_dim }
+        PageLayout { head_dim: self.head_dim, scheme: CacheScheme::Bf16 }
     }
 
     fn pages(&self) -> u64 {
@@ -209,7 +210,7 @@ impl TileAttention {
             let block = k.mul_constant(page, self.layout().block_bytes());
             let block = k.at_bytes(packed, block);
             let base = k.mul_constant(page, PAGE);
-            pages.see(k, block, [base, last], count);
+            pages.see(k, Page { block, scales: None }, [base, last], count);
         });
 
         k.note("results of the block");

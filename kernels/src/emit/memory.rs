@@ -5,7 +5,7 @@
 
 use inkwell::attributes::AttributeLoc;
 use inkwell::types::IntType;
-use inkwell::values::BasicValue;
+use inkwell::values::{BasicValue, BasicValueEnum};
 
 use super::{Bf16, Bool, Builder, Element, F32, I32, Index, Ptr, Value};
 
@@ -167,10 +167,15 @@ impl<'c> Builder<'c> {
     }
 
     fn store_narrowed(&mut self, to: Ptr<'c>, value: I32<'c>, narrow: IntType<'c>) {
-        let narrow = narrow.vec_type(value.width());
-        let vector = value.0.into_vector_value();
-        let value = self.llvm.build_int_truncate(vector, narrow, "narrow");
-        let value = value.expect("the builder is positioned");
+        let build = "the builder is positioned";
+        let value: BasicValueEnum<'c> = if value.width() == 1 {
+            let value = value.0.into_int_value();
+            self.llvm.build_int_truncate(value, narrow, "narrow").expect(build).into()
+        } else {
+            let narrow = narrow.vec_type(value.width());
+            let value = value.0.into_vector_value();
+            self.llvm.build_int_truncate(value, narrow, "narrow").expect(build).into()
+        };
         let store = self.llvm.build_store(to.pointer(), value);
         let store = store.expect("the builder is positioned");
         store.set_alignment(1).expect("one is a power of two");

@@ -10,6 +10,7 @@
 //! so a result depends neither on neighbours nor on LLVM's mood.
 
 pub mod arith;
+pub mod bytes;
 pub mod control;
 pub mod math;
 pub mod memory;

@@ -142,6 +142,31 @@ pub fn attention(
     heads: Heads,
     rounding: Rounding,
 ) -> Vec<f64> {
+    attention_in_steps(q, cache, rows, heads, |_| 1.0, rounding)
+}
+
+/// [`attention`] over keys and values that are integers of 8 bits times a step: a probability takes
+/// the step of its value along before it rounds.
+#[must_use]
+pub fn attention_int8(
+    q: &[f64],
+    cache: &Cache,
+    rows: &[Row],
+    heads: Heads,
+    rounding: Rounding,
+) -> Vec<f64> {
+    let step = |value: &[f64]| value.iter().fold(0.0_f64, |most, v| most.max(v.abs())) / 127.0;
+    attention_in_steps(q, cache, rows, heads, step, rounding)
+}
+
+fn attention_in_steps(
+    q: &[f64],
+    cache: &Cache,
+    rows: &[Row],
+    heads: Heads,
+    step: impl Fn(&[f64]) -> f64,
+    rounding: Rounding,
+) -> Vec<f64> {
     let Heads { query, kv, dim } = heads;
     assert_eq!(rows_of(q, query * dim), rows.len(), "a query for every row");
     let mut y = Vec::with_capacity(q.len());
@@ -153,7 +178,7 @@ pub fn attention(
                 (0..=position).map(|p| &at(p)[part][first..][..dim]).collect()
             };
             let q = &q[(t * query + head) * dim..][..dim];
-            y.extend(attend(q, &seen(0), &seen(1), rounding));
+            y.extend(attend(q, &seen(0), &seen(1), &step, rounding));
         }
     }
     y
@@ -175,15 +200,22 @@ pub fn tile_attention(qkv: &[f64], patches: usize, heads: Heads, rounding: Round
                     let first = part * width + head * dim;
                     tile.chunks_exact(3 * width).map(|row| &row[first..][..dim]).collect()
                 };
-                y.extend(attend(&row[head * dim..][..dim], &seen(1), &seen(2), rounding));
+                let q = &row[head * dim..][..dim];
+                y.extend(attend(q, &seen(1), &seen(2), |_| 1.0, rounding));
             }
         }
     }
     y
 }
 
-/// One query over its keys and values.
-fn attend(q: &[f64], keys: &[&[f64]], values: &[&[f64]], rounding: Rounding) -> Vec<f64> {
+/// One query over its keys and values; a weight is rounded times the step of its value.
+fn attend(
+    q: &[f64],
+    keys: &[&[f64]],
+    values: &[&[f64]],
+    step: impl Fn(&[f64]) -> f64,
+    rounding: Rounding,
+) -> Vec<f64> {
     let scale = 1.0 / (q.len() as f64).sqrt();
     let dot = |k: &&[f64]| q.iter().zip(*k).map(|(q, k)| q * k).sum::<f64>() * scale;
     let scores: Vec<f64> = keys.iter().map(dot).collect();
@@ -192,8 +224,13 @@ fn attend(q: &[f64], keys: &[&[f64]], values: &[&[f64]], rounding: Rounding) -> 
     let sum: f64 = weights.iter().sum();
     let mut y = vec![0.0; q.len()];
     for (weight, value) in weights.iter().zip(values) {
+        let step = step(value);
+        if step == 0.0 {
+            continue;
+        }
+        let weight = rounding.round(weight * step) / step;
         for (y, v) in y.iter_mut().zip(*value) {
-            *y += rounding.round(*weight) * v;
+            *y += weight * v;
         }
     }
     y.into_iter().map(|y| rounding.round(y / sum)).collect()

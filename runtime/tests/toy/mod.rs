@@ -18,7 +18,7 @@ use sail_ir::plan::{
     Affine, Buffer, CacheSpec, ControlField, Cost, Count, Function, Grid, Kernel, Launch, Place,
     Plan, Port, Step, Weight,
 };
-use sail_ir::{Scheme, Target};
+use sail_ir::{CacheScheme, Scheme, Target};
 
 /// Values in a row of logits, as in `kernels.c`.
 pub const VOCABULARY: u32 = 320;
@@ -97,6 +97,7 @@ pub fn plan() -> Plan {
             layers: 1,
             kv_heads: 1,
             head_dim: 16,
+            scheme: CacheScheme::Bf16,
             block_bytes: 4096,
             max_positions: POSITIONS,
         },

@@ -1,7 +1,9 @@
 //! Ops on rows: norms, elementwise, copies, positions, attention.
 
 use sail_ir::op::Attribute;
-use sail_kernels::attention::{Attention, CacheWrite, QkNormRopeWrite, Rope, TileAttention};
+use sail_kernels::attention::{
+    Attention, CacheWrite, PageLayout, QkNormRopeWrite, Rope, TileAttention,
+};
 use sail_kernels::elementwise::activation::{Activation, Function};
 use sail_kernels::elementwise::{Add, AddPositions, Mul};
 use sail_kernels::norm::{LayerNorm, RmsNorm};
@@ -91,14 +93,15 @@ fn positions(scope: &Scope<'_>) -> Found {
         }
         "cache_write" => {
             let [kv_heads, head_dim] = scope.operand(0)[..] else { return None };
-            let kernel = CacheWrite { kv_heads, head_dim };
+            let layout = PageLayout { head_dim, scheme: scope.cache };
+            let kernel = CacheWrite { kv_heads, layout };
             step(kernel, &[Operand(1), Operand(2), Operand(3), PageTable, Result(0)])
         }
         "qk_norm_rope_write" => {
             let kernel = QkNormRopeWrite {
                 heads: scope.size("heads"),
                 kv_heads: scope.size("kv_heads"),
-                head_dim: scope.size("head_dim"),
+                layout: PageLayout { head_dim: scope.size("head_dim"), scheme: scope.cache },
                 eps: scope.float("eps"),
             };
             let arguments = [
@@ -115,7 +118,8 @@ fn positions(scope: &Scope<'_>) -> Found {
         }
         "attention" => {
             let [kv_heads, head_dim] = scope.operand(1)[..] else { return None };
-            let kernel = Attention { heads: scope.width(0) / head_dim, kv_heads, head_dim };
+            let layout = PageLayout { head_dim, scheme: scope.cache };
+            let kernel = Attention { heads: scope.width(0) / head_dim, kv_heads, layout };
             step(kernel, &[Operand(0), Operand(1), Operand(2), PageTable, Result(0)])
         }
         _ => None,

@@ -16,9 +16,6 @@ use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
 /// Quads in one turn of the inner loop.
 pub const UNROLL: u64 = 4;
 
-/// Greatest magnitude of an 8-bit value.
-const MOST: f32 = 127.0;
-
 /// Rows multiplied at once, and whether values are widened to 16 bits. Two sums a row; what is left
 /// of the registers holds the panel's vectors (twice as many when they are widened), a mask and the
 /// rows' values.
@@ -65,16 +62,10 @@ pub fn quantize_row<'c>(
     staged: Ptr<'c>,
     packed: Ptr<'c>,
 ) {
-    let greatest = greatest_magnitude(k, product, staged);
-    let most = k.f32(MOST);
-    let step = k.div(greatest, most);
+    let greatest = k.greatest_magnitude(staged, product.k.into());
+    let [step, inverse] = k.byte_step(greatest);
     let place = k.at_bytes_constant(packed, value_bytes(product));
     k.store(place, step);
-    // A row of zeros has no inverse and needs none.
-    let zero = k.f32(0.0);
-    let is_zero = k.equal(greatest, zero);
-    let inverse = k.div(most, greatest);
-    let inverse = k.select(is_zero, zero, inverse);
 
     let length = u64::from(product.k);
     let whole = length - length % group;
@@ -117,21 +108,6 @@ fn quantize_group<'c>(
         k.add(sum, value)
     });
     k.sum_lanes(sum)
-}
-
-/// Of all values of the row; not a number when one of them is none.
-fn greatest_magnitude<'c>(k: &mut Builder<'c>, product: &Product, row: Ptr<'c>) -> F32<'c> {
-    // Magnitudes are ordered as their bits are, those that are no numbers last.
-    let none = k.i32s(0, product.lanes);
-    let greatest = k.fold_pieces(product.k.into(), none, |k, piece, greatest| {
-        let value = k.read_widened(row, piece);
-        let bits = k.bits(value);
-        let magnitude = k.i32(i32::MAX);
-        let magnitude = k.and(bits, magnitude);
-        k.max(greatest, magnitude)
-    });
-    let greatest = k.max_lanes(greatest);
-    k.of_bits(greatest)
 }
 
 fn store_values<'c>(k: &mut Builder<'c>, product: &Product, to: Ptr<'c>, values: I32<'c>) {

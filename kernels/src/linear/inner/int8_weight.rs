@@ -18,9 +18,6 @@ pub fn most_direct_rows(product: &Product) -> u32 {
 /// Turns a byte that is 128 more than its integer into the integer, four at a time.
 const OFFSETS: i32 = 0x8080_8080_u32 as i32;
 
-/// The upper half of a word.
-const HIGH: i32 = 0xffff_0000_u32 as i32;
-
 /// A quad of weights of each output of a vector, as f32.
 type Quad<'c> = [F32<'c>; 4];
 
@@ -83,7 +80,7 @@ fn multiply<'c>(
         }
         return;
     }
-    let weights = weights.map(|[low, high]| pair(k, low, high));
+    let weights = weights.map(|[low, high]| k.exact_pairs(low, high));
     for (row, sums) in rows.iter().zip(sums) {
         let x = k.load_word_everywhere(*row, product.lanes);
         *sums = [0, 1].map(|half| k.dot_bf16(sums[half], weights[half], x));
@@ -101,7 +98,7 @@ pub fn unpack<'c>(k: &mut Builder<'c>, product: &Product, panel: Ptr<'c>, to: Pt
         let mut to = k.at_bytes(to, offset);
         for at in [0, 2] {
             for quad in weights {
-                let pair = pair(k, quad[at], quad[at + 1]);
+                let pair = k.exact_pairs(quad[at], quad[at + 1]);
                 k.store(to, pair);
                 to = k.at_bytes_constant(to, product.vector_bytes());
             }
@@ -143,19 +140,6 @@ fn load<'c>(
         let bytes = k.load_in_order::<I32>(place, product.lanes);
         let offsets = k.i32(OFFSETS);
         let bytes = k.xor(bytes, offsets);
-        [24, 16, 8, 0].map(|above| {
-            let integer = if above == 0 { bytes } else { k.shift_left(bytes, above) };
-            let integer = k.shift_right_signed(integer, 24);
-            k.f32_of(integer)
-        })
+        k.of_bytes(bytes)
     })
-}
-
-/// Two vectors of bf16 values as pairs of them.
-fn pair<'c>(k: &mut Builder<'c>, low: F32<'c>, high: F32<'c>) -> I32<'c> {
-    let [low, high] = [low, high].map(|value| k.bits(value));
-    let low = k.shift_right(low, 16);
-    let mask = k.i32(HIGH);
-    let high = k.and(high, mask);
-    k.or(low, high)
 }

@@ -1,0 +1,124 @@
+//! A cache of bytes: how a key and a value are stored, and how a page becomes one of bf16 again.
+//!
+//! Integers of 8 bits are bf16 values, so a page is unpacked without rounding; scales of keys meet the
+//! scores, those of values the weights before these are rounded.
+
+use sail_ir::plan::PAGE_POSITIONS;
+
+use super::page::PageLayout;
+use crate::emit::{Builder, F32, I32, Index, Ptr};
+
+const PAGE: u64 = PAGE_POSITIONS as u64;
+
+/// Store a key at `position` of the page of `block`; `staged` is workspace.
+pub(super) fn store_key<'c>(
+    k: &mut Builder<'c>,
+    layout: PageLayout,
+    block: Ptr<'c>,
+    position: Index<'c>,
+    (key, staged): (Ptr<'c>, Ptr<'c>),
+) {
+    let scale = quantize(k, layout, key, staged);
+    let to = k.at_bytes_constant(block, layout.scale_offsets(0)[0]);
+    let to = k.at::<F32>(to, position);
+    k.store(to, scale);
+    let column = k.at::<I32>(block, position);
+    let (zero, quads) = (k.index(0), k.index(u64::from(layout.head_dim).div_ceil(4)));
+    k.for_each(zero, quads, 1, |k, quad| {
+        let from = k.at::<I32>(staged, quad);
+        let word = k.load::<I32>(from, 1);
+        let line = k.mul_constant(quad, 4 * PAGE);
+        let to = k.at_bytes(column, line);
+        k.store(to, word);
+    });
+}
+
+/// Store a value at `position` of the page of `block`; `staged` is workspace.
+pub(super) fn store_value<'c>(
+    k: &mut Builder<'c>,
+    layout: PageLayout,
+    block: Ptr<'c>,
+    position: Index<'c>,
+    (value, staged): (Ptr<'c>, Ptr<'c>),
+) {
+    let scale = quantize(k, layout, value, staged);
+    let to = k.at_bytes_constant(block, layout.scale_offsets(0)[1]);
+    let to = k.at::<F32>(to, position);
+    k.store(to, scale);
+    let (word, part) = (k.div_constant(position, 4), k.rem_constant(position, 4));
+    let line = k.mul_constant(word, 4 * layout.padded());
+    let line = k.at_bytes(block, line);
+    let line = k.at_bytes_constant(line, layout.keys_bytes());
+    let line = k.at_bytes(line, part);
+    let (zero, quads) = (k.index(0), k.index(u64::from(layout.head_dim).div_ceil(4)));
+    // Byte by byte: other positions of the quad may be written at the same time.
+    k.for_each(zero, quads, 1, |k, quad| {
+        let from = k.at::<I32>(staged, quad);
+        let mut word = k.load::<I32>(from, 1);
+        let first = k.mul_constant(quad, 16);
+        let first = k.at_bytes(line, first);
+        for at in 0..4 {
+            let to = k.at_bytes_constant(first, 4 * at);
+            k.store_bytes(to, word);
+            word = k.shift_right(word, 8);
+        }
+    });
+}
+
+/// Leave the integers of a row in `staged`; gives its scale.
+fn quantize<'c>(k: &mut Builder<'c>, layout: PageLayout, row: Ptr<'c>, staged: Ptr<'c>) -> F32<'c> {
+    let length = u64::from(layout.head_dim);
+    let greatest = k.greatest_magnitude(row, length);
+    let [step, inverse] = k.byte_step(greatest);
+    k.for_each_piece(length, |k, piece| {
+        let value = k.read_widened(row, piece);
+        let value = k.mul(value, inverse);
+        let value = k.round_to_i32(value);
+        let to = k.at_bytes(staged, piece.at);
+        k.store_bytes(to, value);
+    });
+    step
+}
+
+/// Bring the page of `block` to `to`, as [`PageLayout::as_bf16`] draws it: all keys, and the values of
+/// at least the first `positions` positions.
+pub(super) fn unpack<'c>(
+    k: &mut Builder<'c>,
+    layout: PageLayout,
+    [block, to]: [Ptr<'c>; 2],
+    positions: Index<'c>,
+) {
+    let (zero, quads) = (k.index(0), k.index(u64::from(layout.head_dim).div_ceil(4)));
+    unpack_lines(k, [block, to], PAGE, [zero, quads]);
+    let block = k.at_bytes_constant(block, layout.keys_bytes());
+    let to = k.at_bytes_constant(to, layout.as_bf16().keys_bytes());
+    let quads = k.add_constant(positions, 3);
+    let quads = k.div_constant(quads, 4);
+    unpack_lines(k, [block, to], layout.padded(), [zero, quads]);
+}
+
+/// Lines `first .. past` of `width` quads: each becomes two lines of pairs.
+fn unpack_lines<'c>(
+    k: &mut Builder<'c>,
+    [from, to]: [Ptr<'c>; 2],
+    width: u64,
+    [first, past]: [Index<'c>; 2],
+) {
+    let lanes = k.lanes();
+    k.for_each(first, past, 1, |k, line| {
+        let quads = k.mul_constant(line, 4 * width);
+        let quads = k.at_bytes(from, quads);
+        let pairs = k.mul_constant(line, 2 * 4 * width);
+        let pairs = k.at_bytes(to, pairs);
+        for at in (0..width).step_by(lanes as usize) {
+            let from = k.at_bytes_constant(quads, 4 * at);
+            let words = k.load::<I32>(from, lanes);
+            let [a, b, c, d] = k.of_bytes(words);
+            for (half, (low, high)) in [(a, b), (c, d)].into_iter().enumerate() {
+                let to = k.at_bytes_constant(pairs, 4 * (half as u64 * width + at));
+                let pair = k.exact_pairs(low, high);
+                k.store(to, pair);
+            }
+        }
+    });
+}
