@@ -9,6 +9,7 @@
 mod error;
 mod experts;
 mod file;
+mod migrate;
 mod moments;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use sail_runtime::{Options as Opening, Program};
 
 use crate::error::{Failure, boxed};
 use crate::options::Options;
+use crate::passes::smooth;
 use crate::passes::tap_inputs::{EXPERTS, PREFIX, inputs_of_weights};
 use crate::plan::weights::Packed;
 use crate::quality::PromptSet;
@@ -30,6 +32,7 @@ use crate::stage::{Graph, Module};
 
 pub use error::CalibrationError;
 pub use file::{Calibration, fingerprint};
+pub use migrate::{Fold, Migration};
 pub use moments::Moments;
 
 /// Calibration that was asked for, and which of its inputs belongs to which tensor.
@@ -37,6 +40,7 @@ pub use moments::Moments;
 pub struct Known {
     calibration: Option<Calibration>,
     inputs: BTreeMap<String, String>,
+    migration: Migration,
 }
 
 /// Read what the options name.
@@ -50,7 +54,14 @@ pub fn of_options(
     let Some(path) = &options.calibration else { return Ok(Known::default()) };
     let fingerprint = fingerprint(&model.weights).map_err(boxed)?;
     let calibration = Calibration::open(path, &fingerprint).map_err(boxed)?;
-    Ok(Known { calibration: Some(calibration), inputs: inputs_of_weights(graph) })
+    let migration = match options.smooth {
+        None => Migration::default(),
+        Some(alpha) => {
+            let sites = smooth::sites(graph);
+            Migration::new(&sites, &calibration, &model.weights, alpha).map_err(boxed)?
+        }
+    };
+    Ok(Known { calibration: Some(calibration), inputs: inputs_of_weights(graph), migration })
 }
 
 impl Known {
@@ -59,6 +70,12 @@ impl Known {
     pub fn echo(&self) -> Option<String> {
         let blake3 = self.calibration.as_ref()?.blake3()?;
         Some(format!("--calibration=blake3:{blake3}"))
+    }
+
+    /// What outliers that are moved make of the tensor at `path`.
+    #[must_use]
+    pub fn fold(&self, path: &str) -> Option<&Fold> {
+        self.migration.of(path)
     }
 
     /// What the product with tensor `path` reads: its name, and what is known of it.
@@ -74,6 +91,8 @@ impl Known {
 pub struct Sensitivities<'k> {
     /// Of each path, where that is known.
     inputs: Vec<Option<(&'k str, &'k Moments)>>,
+    /// What the columns of each path are multiplied with.
+    folds: Vec<Option<&'k Fold>>,
     made: BTreeMap<&'k str, Sensitivity>,
 }
 
@@ -85,16 +104,25 @@ impl<'k> Sensitivities<'k> {
             let input = known.input(path).filter(|_| packed.scheme != Scheme::Bf16)?;
             (input.1.width() as u64 == packed.k).then_some(input)
         };
-        Self { inputs: packed.paths.iter().map(of).collect(), made: BTreeMap::new() }
+        let folds = packed.paths.iter().map(|path| known.fold(path)).collect();
+        Self { inputs: packed.paths.iter().map(of).collect(), folds, made: BTreeMap::new() }
     }
 
     /// Of a panel with rows of these paths: they must all be multiplied with the same channels.
     pub fn of(&mut self, mut paths: impl Iterator<Item = usize>) -> Option<&Sensitivity> {
-        let (name, moments) = self.inputs[paths.next()?]?;
+        let first = paths.next()?;
+        let (name, moments) = self.inputs[first]?;
+        let columns = self.folds[first].and_then(|fold| fold.columns.as_deref());
         if !paths.all(|path| self.inputs[path].is_some_and(|(other, _)| other == name)) {
             return None;
         }
-        Some(self.made.entry(name).or_insert_with(|| Sensitivity::new(&moments.means())))
+        Some(self.made.entry(name).or_insert_with(|| {
+            let mut means = moments.means();
+            if let Some(columns) = columns {
+                migrate::divide(&mut means, columns);
+            }
+            Sensitivity::new(&means)
+        }))
     }
 }
 

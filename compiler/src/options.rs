@@ -9,7 +9,7 @@ use crate::quality::Wanted;
 use crate::recipe::{Recipe, Rule};
 
 /// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `cache`, `weights`, `context`,
-/// `disabled_rules`, `quality` and `calibration` change the artifact.
+/// `disabled_rules`, `quality`, `calibration` and `smooth` change the artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub target: Target,
@@ -26,6 +26,8 @@ pub struct Options {
     pub quality: Option<Wanted>,
     /// What products read when the model is at work: weights are rounded by it.
     pub calibration: Option<PathBuf>,
+    /// Move outliers of activations into weights, by this share; needs `calibration`.
+    pub smooth: Option<f32>,
     /// Tap what products read, for calibrating.
     pub tap_inputs: bool,
     /// Fusion rules that are not applied, by name.
@@ -53,6 +55,7 @@ impl Options {
             threads: 1,
             quality: None,
             calibration: None,
+            smooth: None,
             tap_inputs: false,
             disabled_rules: Vec::new(),
             print_ir_after: Vec::new(),
@@ -88,6 +91,7 @@ impl Options {
         }
         echo.extend(self.context.map(|context| format!("--context={context}")));
         echo.extend(self.disabled_rules.iter().map(|rule| format!("--disable-rule={rule}")));
+        echo.extend(self.smooth.map(|alpha| format!("--smooth={alpha}")));
         let goals = self.quality.iter().flat_map(|wanted| &wanted.goals);
         echo.extend(goals.map(|goal| format!("--goal={goal}")));
         echo

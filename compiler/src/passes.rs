@@ -2,13 +2,14 @@
 //!
 //! In order: `fuse` and `erase_dead` to stage `fused`, `quantize` to `packed`, `lower` and
 //! `erase_dead` to `kernels`; `tap_inputs` before `fuse` and
-//! `tap_experts` behind it, when calibrating. What a pass leaves is verified when it is sealed; a violation is our
+//! `tap_experts` behind it, when calibrating; `smooth` looks at stage `graph` and changes no op. What a pass leaves is verified when it is sealed; a violation is our
 //! own bug and panics.
 
 mod erase_dead;
 pub mod fuse;
 mod lower;
 pub mod quantize;
+pub mod smooth;
 pub mod tap_inputs;
 
 use std::cell::{Ref, RefCell};

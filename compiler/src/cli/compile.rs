@@ -41,6 +41,10 @@ pub struct Compile {
     /// What `sailc calibrate` wrote of this checkpoint; `int8` and `int4` round by it.
     #[arg(long, value_name = "STATS")]
     calibration: Option<PathBuf>,
+    /// Move outliers of activations into weights by this share of their width, 0 to 1, where a norm or
+    /// a feed-forward makes them (SmoothQuant's alpha); 0.5 is usual.
+    #[arg(long, value_name = "ALPHA", requires = "calibration", value_parser = alpha)]
+    smooth: Option<f32>,
     /// Run the artifact beside `bf16` on this prompt set (JSON), and store how near it is.
     #[arg(long, value_name = "PROMPTS")]
     quality: Option<PathBuf>,
@@ -152,6 +156,7 @@ impl Compile {
             threads,
             quality: self.wanted()?,
             calibration: self.calibration.clone(),
+            smooth: self.smooth,
             tap_inputs: false,
             disabled_rules: self.disable_rule.clone(),
             print_ir_after: self.print_ir_after.clone(),
@@ -200,4 +205,10 @@ fn explanation(pass: &str) -> Result<pipeline::Emit, Failure> {
         "quantize" => Ok(pipeline::Emit::WhyQuantized),
         other => Err(boxed(CompileError::NoExplanation { pass: other.to_owned() })),
     }
+}
+
+/// The share of `--smooth`.
+fn alpha(text: &str) -> Result<f32, String> {
+    let alpha = text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha));
+    alpha.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
 }

@@ -79,7 +79,7 @@ impl Piece<'_> {
     ) -> Result<(Vec<u8>, Loss), Unpacked> {
         let bytes = match self.source {
             Source::Packed(packed) => return self.panels(packed, weights, calibration),
-            Source::Plain { paths, dims } => self.rows(paths, dims, weights)?,
+            Source::Plain { paths, dims } => self.rows(paths, dims, (weights, calibration))?,
             Source::RopeTable { positions, head_dim, theta } => {
                 let (head_dim, positions) = (narrow32(*head_dim), narrow32(*positions));
                 let table = rope_table(*theta, head_dim, positions);
@@ -110,7 +110,11 @@ impl Piece<'_> {
             let sources = panels.sources(panel);
             for (source, row) in sources.iter().zip(buffer.chunks_exact_mut(row_bytes)) {
                 if let Some(source) = source {
-                    weights.rows(&packed.paths[source.path], source.row, 1, row)?;
+                    let path = &packed.paths[source.path];
+                    weights.rows(path, source.row, 1, row)?;
+                    if let Some(fold) = calibration.fold(path) {
+                        fold.apply(source.row, row);
+                    }
                 }
             }
             let paths = sources.iter().flatten().map(|source| source.path);
@@ -136,7 +140,7 @@ impl Piece<'_> {
         &self,
         paths: &[String],
         dims: &[u64],
-        weights: &Weights,
+        (weights, calibration): (&Weights, &Known),
     ) -> Result<Vec<u8>, ModelError> {
         let [path] = paths else { panic!("broken invariant `link.plain_one`: {paths:?}") };
         let row_bytes = dims[1..].iter().product::<u64>() * 2;
@@ -148,6 +152,10 @@ impl Piece<'_> {
         let (first, count) = (self.first * row_bytes / 2, self.count * row_bytes / 2);
         if first % elements == 0 && count % elements == 0 {
             weights.rows(path, first / elements, count / elements, &mut bytes)?;
+            if let Some(fold) = calibration.fold(path) {
+                let rows = bytes.chunks_exact_mut(narrow(row_bytes));
+                (self.first..).zip(rows).for_each(|(at, row)| fold.apply(at, row));
+            }
             return Ok(bytes);
         }
         let mut whole = vec![0; narrow(rows * elements * 2)];

@@ -85,19 +85,19 @@ pub fn expert_key(router: &str, expert: usize) -> String {
 }
 
 /// The function whose twin this is.
-fn twin(function: Function<'_, '_>) -> Option<String> {
+pub(super) fn twin(function: Function<'_, '_>) -> Option<String> {
     function.name().strip_suffix(".taps").map(str::to_owned)
 }
 
 /// What a product reads beside its weights.
-fn input<'c, 'm>(op: Op<'c, 'm>) -> Option<Value<'c, 'm>> {
+pub(super) fn input<'c, 'm>(op: Op<'c, 'm>) -> Option<Value<'c, 'm>> {
     let product = ["linear", "linear_bias", "experts"].iter().any(|name| op.is(name));
     let x = product.then(|| op.operand("x"))?;
     x.made_by("patches").is_none().then_some(x)
 }
 
 /// Names are unique in a function.
-fn key(twin: &str, x: Value<'_, '_>) -> String {
+pub(super) fn key(twin: &str, x: Value<'_, '_>) -> String {
     format!("{twin}.{}", x.name())
 }
 
@@ -111,7 +111,7 @@ fn router(ids: Value<'_, '_>) -> Option<String> {
     }
 }
 
-fn paths(weight: Value<'_, '_>) -> Vec<String> {
+pub(super) fn paths(weight: Value<'_, '_>) -> Vec<String> {
     let attributes = weight.made_by("weight").map(Op::attributes).unwrap_or_default();
     match attributes.get("paths") {
         Some(Attribute::Texts(paths)) => paths.clone(),
