@@ -164,6 +164,23 @@ impl Grid {
     }
 }
 
+/// What the products of a step are multiplied in: which limit of a machine they are held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arithmetic {
+    /// bf16 or wider, sums in f32.
+    #[default]
+    Floats,
+    /// 8-bit integers, sums in i32.
+    Bytes,
+}
+
+impl Arithmetic {
+    fn is_floats(&self) -> bool {
+        *self == Self::Floats
+    }
+}
+
 /// Least bytes and operations a step cannot do without. A row is a row of the step's [`Grid`]:
 /// there are `count · per` of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -181,6 +198,9 @@ pub struct Cost {
     pub position_operations: u64,
     /// Read for one cached position, however many rows look at it.
     pub position_bytes: u64,
+    /// What `row_operations` are done in; those of positions are always floats.
+    #[serde(default, skip_serializing_if = "Arithmetic::is_floats")]
+    pub arithmetic: Arithmetic,
 }
 
 impl Cost {
@@ -197,11 +217,16 @@ impl Cost {
             .saturating_add(self.position_bytes.saturating_mul(positions))
     }
 
-    /// Multiplications and additions for `rows` rows that look at `looks` cached positions in all.
+    /// Multiplications and additions for `rows` rows that look at `looks` cached positions in all:
+    /// those in floats, those in 8-bit integers.
     #[must_use]
-    pub fn operations(&self, rows: u64, looks: u64) -> u64 {
+    pub fn operations_by_kind(&self, rows: u64, looks: u64) -> [u64; 2] {
         let rows = self.row_operations.saturating_mul(rows);
-        rows.saturating_add(self.position_operations.saturating_mul(looks))
+        let positions = self.position_operations.saturating_mul(looks);
+        match self.arithmetic {
+            Arithmetic::Floats => [rows.saturating_add(positions), 0],
+            Arithmetic::Bytes => [positions, rows],
+        }
     }
 }
 

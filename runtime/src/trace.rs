@@ -12,6 +12,8 @@
 //! whichever is longer, over the time it took: 1 is the limit. Steps that wait for nothing of each
 //! other run at the same time, so their times may overlap; `busy` sums over threads.
 
+use std::ops::AddAssign;
+
 use sail_ir::plan::{Count, Plan, Step};
 use serde::Serialize;
 
@@ -25,6 +27,8 @@ pub struct Limits {
     pub read_bytes: f64,
     /// bf16 multiplications and additions that all threads together do in a second.
     pub operations: f64,
+    /// The same, of 8-bit integers.
+    pub byte_operations: f64,
 }
 
 /// One carried out call.
@@ -63,7 +67,18 @@ pub struct StepTrace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
     pub bytes: u64,
+    /// In floats.
     pub operations: u64,
+    /// In 8-bit integers.
+    pub byte_operations: u64,
+}
+
+impl AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.operations += other.operations;
+        self.byte_operations += other.byte_operations;
+    }
 }
 
 impl Work {
@@ -79,16 +94,37 @@ impl Work {
             Count::Images => call.images,
             Count::Outputs => call.outputs,
         });
-        Self {
-            bytes: step.cost.bytes(rows, attention.positions),
-            operations: step.cost.operations(rows, attention.looks),
-        }
+        let [operations, byte_operations] = step.cost.operations_by_kind(rows, attention.looks);
+        Self { bytes: step.cost.bytes(rows, attention.positions), operations, byte_operations }
+    }
+
+    /// Of all kinds.
+    #[must_use]
+    pub fn all_operations(&self) -> u64 {
+        self.operations + self.byte_operations
+    }
+
+    /// Seconds that reading needs at the limits.
+    #[must_use]
+    pub fn reading(&self, limits: &Limits) -> f64 {
+        self.bytes as f64 / limits.read_bytes
+    }
+
+    /// Seconds that computing needs at the limits.
+    #[must_use]
+    pub fn computing(&self, limits: &Limits) -> f64 {
+        let seconds = |operations: u64, limit: f64| match operations {
+            0 => 0.0,
+            some => some as f64 / limit,
+        };
+        seconds(self.operations, limits.operations)
+            + seconds(self.byte_operations, limits.byte_operations)
     }
 
     /// Seconds that this needs at the limits.
     #[must_use]
     pub fn floor(&self, limits: &Limits) -> f64 {
-        (self.bytes as f64 / limits.read_bytes).max(self.operations as f64 / limits.operations)
+        self.reading(limits).max(self.computing(limits))
     }
 }
 
@@ -107,7 +143,7 @@ impl CallTrace {
                 kernel: kernel.symbol.clone(),
                 family: kernel.family.clone(),
                 bytes: work.bytes,
-                operations: work.operations,
+                operations: work.all_operations(),
                 start: if ran { time.start as f64 / 1e9 } else { 0.0 },
                 seconds,
                 busy: time.busy as f64 / 1e9,
@@ -152,7 +188,7 @@ impl CallTrace {
 #[cfg(test)]
 mod tests {
     use sail_ir::id::KernelId;
-    use sail_ir::plan::{Cost, Grid};
+    use sail_ir::plan::{Arithmetic, Cost, Grid};
 
     use super::*;
 
@@ -175,9 +211,14 @@ mod tests {
         };
         let call = Call { function: 0, class: 0, tokens: 4, images: 0, outputs: 1 };
         let work = Work::counted(&step, &call, Attention { positions: 4, looks: 10 });
-        assert_eq!(work, Work { bytes: 1088, operations: 86 });
-        let limits = Limits { read_bytes: 1088.0, operations: 43.0 };
+        assert_eq!(work, Work { bytes: 1088, operations: 86, byte_operations: 0 });
+        let limits = Limits { read_bytes: 1088.0, operations: 43.0, byte_operations: 56.0 };
         assert_eq!(work.floor(&limits), 2.0);
+        let mut bytes = step.clone();
+        bytes.cost.arithmetic = Arithmetic::Bytes;
+        let work = Work::counted(&bytes, &call, Attention { positions: 4, looks: 10 });
+        assert_eq!(work, Work { bytes: 1088, operations: 30, byte_operations: 56 });
+        assert_eq!(work.floor(&limits), 30.0 / 43.0 + 1.0);
         let none = Call { tokens: 0, ..call };
         assert_eq!(Work::counted(&step, &none, Attention::default()), Work::default());
     }

@@ -59,7 +59,7 @@ impl Listing<'_> {
                 self.plan.kernels[step.kernel].symbol,
                 step.grid.items(rows),
                 megabytes(step.cost.bytes(costed, 0)),
-                billions(step.cost.operations(costed, 0)),
+                billions(step.cost.operations_by_kind(costed, 0).iter().sum()),
                 waits(step),
             )?;
         }

@@ -265,6 +265,7 @@ impl Kernel for GroupedProduct {
             row_weight_bytes: u64::from(self.panels()) * self.product.panel_bytes(),
             row_bytes: 2 * (inner + n),
             row_operations: 2 * products * n * inner,
+            arithmetic: self.product.arithmetic(),
             ..Cost::default()
         }
     }

@@ -87,6 +87,7 @@ impl Kernel for GateUpSilu {
                 + prologue.parameter_bytes(k),
             row_bytes: 2 * (inner + n),
             row_operations: 4 * n * inner,
+            arithmetic: self.product.arithmetic(),
             ..Cost::default()
         }
     }

@@ -200,6 +200,7 @@ impl Kernel for Linear {
             weight_bytes: weights + bias + prologue.parameter_bytes(k),
             row_bytes: 2 * (inner + n) + residual,
             row_operations: 2 * n * inner,
+            arithmetic: self.product.arithmetic(),
             ..Cost::default()
         }
     }

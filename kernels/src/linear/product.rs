@@ -6,6 +6,7 @@
 //! stand beside it. How rows and panels lie in memory, and what one step is, follows from the
 //! scheme: [`bf16`], [`int8`], [`int8_weight`], [`int4`].
 
+use sail_ir::plan::Arithmetic;
 use sail_ir::scheme::Scheme;
 use sail_ir::target::{Limits, Target};
 
@@ -73,6 +74,12 @@ impl Product {
             Scheme::Int4 => int4::shape(target),
         };
         Self { k, scheme, lanes, most_rows, widened }
+    }
+
+    /// What values are multiplied in.
+    #[must_use]
+    pub fn arithmetic(&self) -> Arithmetic {
+        if self.scheme.quantizes_activations() { Arithmetic::Bytes } else { Arithmetic::Floats }
     }
 
     /// Bytes from one packed row to the next: an odd number of cache lines, so that the same

@@ -184,6 +184,7 @@ impl Kernel for PatchEmbed {
             weight_bytes: self.panels() * self.product.panel_bytes() + 2 * n * (2 + patches),
             row_bytes: 2 * (u64::from(self.product.k) + n),
             row_operations: 2 * n * u64::from(self.product.k),
+            arithmetic: self.product.arithmetic(),
             ..Cost::default()
         }
     }

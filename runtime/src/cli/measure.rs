@@ -1,6 +1,7 @@
 //! Small numbers about the machine and about repeated measurements.
 
 use sail_ir::Target;
+use sail_ir::plan::Arithmetic;
 
 use crate::device::DeviceError;
 use crate::device::probe::{self, ReadProbe};
@@ -10,7 +11,8 @@ use crate::trace::Limits;
 pub(super) fn limits(target: &Target, threads: usize) -> Result<Limits, DeviceError> {
     Ok(Limits {
         read_bytes: ReadProbe::new(threads)?.measure(),
-        operations: probe::operations(target, threads),
+        operations: probe::operations(target, Arithmetic::Floats, threads),
+        byte_operations: probe::operations(target, Arithmetic::Bytes, threads),
     })
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use sail_ir::Target;
+use sail_ir::plan::Arithmetic;
 
 use super::DeviceError;
 use super::host::Memory;
@@ -72,38 +73,37 @@ fn touch(words: &[u32]) {
 }
 
 /// Multiplications and additions in a second by `threads` threads together, in registers, with the
-/// widest instruction that code for `target` may use on bf16 values: `vdpbf16ps`, else f32 `fma`.
+/// widest instruction that code for `target` may use: on bf16 values `vdpbf16ps`, else f32 `fma`; on
+/// 8-bit integers `vpdpbusd`, else `vpmaddwd` of values that were widened.
 ///
 /// 0 on a machine that cannot run code for `target`.
 #[must_use]
-pub fn operations(target: &Target, threads: usize) -> f64 {
+pub fn operations(target: &Target, arithmetic: Arithmetic, threads: usize) -> f64 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as detected;
 
-        let (round, each): (fn(u64), u64) = if target.has("avx512bf16") {
-            if !detected!("avx512bf16") {
-                return 0.0;
-            }
-            (|rounds| x86_64::dot_bf16(rounds), 64)
-        } else if target.has("avx512f") {
-            if !detected!("avx512f") {
-                return 0.0;
-            }
-            (|rounds| x86_64::fma_512(rounds), 32)
-        } else {
-            if !detected!("fma") {
-                return 0.0;
-            }
-            (|rounds| x86_64::fma_256(rounds), 16)
+        let vnni = target.has("avx512vnni");
+        let bf16 = target.has("avx512bf16");
+        let wide = target.has("avx512f");
+        let (runs, round, each): (bool, fn(u64), u64) = match arithmetic {
+            Arithmetic::Floats if bf16 => (detected!("avx512bf16"), x86_64::dot_bf16, 64),
+            Arithmetic::Floats if wide => (detected!("avx512f"), x86_64::fma_512, 32),
+            Arithmetic::Floats => (detected!("fma"), x86_64::fma_256, 16),
+            Arithmetic::Bytes if vnni => (detected!("avx512vnni"), x86_64::dot_bytes, 128),
+            Arithmetic::Bytes if wide => (detected!("avx512bw"), x86_64::dot_shorts_512, 64),
+            Arithmetic::Bytes => (detected!("avx2"), x86_64::dot_shorts_256, 32),
         };
+        if !runs {
+            return 0.0;
+        }
         let threads = threads.max(1);
         let seconds = timed(threads, |_| round(ROUNDS));
         (ROUNDS * SUMS * each * threads as u64) as f64 / seconds
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (target, threads);
+        let _ = (target, arithmetic, threads);
         0.0
     }
 }
@@ -240,6 +240,18 @@ mod x86_64 {
         rounds!(rounds, "vdpbf16ps", "zmm");
     }
 
+    pub fn dot_bytes(rounds: u64) {
+        rounds!(rounds, "vpdpbusd", "zmm");
+    }
+
+    pub fn dot_shorts_512(rounds: u64) {
+        rounds!(rounds, "vpmaddwd", "zmm");
+    }
+
+    pub fn dot_shorts_256(rounds: u64) {
+        rounds!(rounds, "vpmaddwd", "ymm");
+    }
+
     pub fn fma_512(rounds: u64) {
         rounds!(rounds, "vfmadd231ps", "zmm");
     }
@@ -259,6 +271,8 @@ mod tests {
     fn this_machine_reads_and_computes() {
         assert!(ReadProbe::new(2).unwrap().measure() > 1e8);
         let target = Machine::this().target().unwrap();
-        assert!(operations(&target, 2) > 1e9);
+        let [floats, bytes] =
+            [Arithmetic::Floats, Arithmetic::Bytes].map(|kind| operations(&target, kind, 2));
+        assert!(floats > 1e9 && bytes > 1e9, "{floats} {bytes}");
     }
 }

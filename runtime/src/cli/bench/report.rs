@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::runs::{Family, Phase, Runs};
+use super::runs::{Family, Phase, Repetition, Runs};
 use crate::Program;
 use crate::cli::measure::Spread;
+use crate::trace::Limits;
 
 /// Everything that is printed.
 pub struct Report<'p> {
@@ -49,18 +50,17 @@ impl<'p> Report<'p> {
         lines
     }
 
-    fn limits(&self) -> (Spread, Spread) {
+    /// Bytes read, operations in floats, operations in 8-bit integers.
+    fn limits(&self) -> [Spread; 3] {
         let phases = [&self.runs.prefill, &self.runs.decode].into_iter().chain(&self.runs.vision);
         let all: Vec<_> = phases.flat_map(|phase| &phase.repetitions).collect();
-        (
-            Spread::of(all.iter().map(|repetition| repetition.limits.read_bytes)),
-            Spread::of(all.iter().map(|repetition| repetition.limits.operations)),
-        )
+        let of = |limit: fn(&Limits) -> f64| Spread::of(all.iter().map(|one| limit(&one.limits)));
+        [of(|it| it.read_bytes), of(|it| it.operations), of(|it| it.byte_operations)]
     }
 
     /// For people.
     pub fn text(&self) -> String {
-        let (read, operations) = self.limits();
+        let [read, floats, bytes] = self.limits();
         let first = Spread::of(self.runs.first_token.0.iter().copied());
         let mut text = String::new();
         let mut put = |line: std::fmt::Arguments| {
@@ -69,13 +69,10 @@ impl<'p> Report<'p> {
         put(format_args!("{}  {}", self.program.file(), self.program.manifest().target));
         put(format_args!("  {}", self.program.device()));
         put(format_args!(
-            "  limits          reads {:.1} GB/s [{:.1} .. {:.1}], computes {:.1} GOP/s [{:.1} .. {:.1}]",
-            read.median / 1e9,
-            read.min / 1e9,
-            read.max / 1e9,
-            operations.median / 1e9,
-            operations.min / 1e9,
-            operations.max / 1e9,
+            "  limits          reads {} GB/s, computes {} GOP/s in floats, {} in 8-bit integers",
+            spread(read, 1e9),
+            spread(floats, 1e9),
+            spread(bytes, 1e9),
         ));
         put(format_args!("  load            {:.3} s", self.load));
         put(format_args!(
@@ -152,7 +149,7 @@ impl<'p> Report<'p> {
 
     /// For machines.
     pub fn document(&self) -> Value {
-        let (read, operations) = self.limits();
+        let [read, floats, bytes] = self.limits();
         let lines = self.lines().into_iter().map(|line| {
             json!({
                 "name": line.name,
@@ -185,7 +182,7 @@ impl<'p> Report<'p> {
             "device": self.program.device(),
             "threads": self.runs.threads,
             "sizes": self.runs.sizes,
-            "limits": {"read_bytes": read, "operations": operations},
+            "limits": {"read_bytes": read, "operations": floats, "byte_operations": bytes},
             "load_seconds": self.load,
             "first_token_seconds": Spread::of(self.runs.first_token.0.iter().copied()),
             "first_token_prompt": self.runs.first_token.1,
@@ -197,10 +194,9 @@ impl<'p> Report<'p> {
 
 fn line(name: String, phase: &Phase, unit: &'static str, rate: impl Fn(f64) -> f64) -> Line {
     let repetitions = &phase.repetitions;
-    let by_bytes = |work: &crate::trace::Work, limits: &crate::trace::Limits| {
-        work.bytes as f64 / limits.read_bytes >= work.operations as f64 / limits.operations
-    };
-    let reading = repetitions.iter().filter(|one| by_bytes(&one.work, &one.limits)).count();
+    let reads =
+        |one: &&Repetition| one.work.reading(&one.limits) >= one.work.computing(&one.limits);
+    let reading = repetitions.iter().filter(reads).count();
     Line {
         name,
         rate: Spread::of(repetitions.iter().map(|one| rate(one.seconds))),
@@ -208,6 +204,11 @@ fn line(name: String, phase: &Phase, unit: &'static str, rate: impl Fn(f64) -> f
         share: Spread::of(repetitions.iter().map(|one| one.work.floor(&one.limits) / one.seconds)),
         limit: if 2 * reading > repetitions.len() { "reading" } else { "computing" },
     }
+}
+
+/// `37.2 [30.1 .. 41.0]`, in units of `unit`.
+fn spread(of: Spread, unit: f64) -> String {
+    format!("{:.1} [{:.1} .. {:.1}]", of.median / unit, of.min / unit, of.max / unit)
 }
 
 fn plural(count: u32) -> &'static str {

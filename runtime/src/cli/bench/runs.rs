@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use half::bf16;
+use sail_ir::plan::Arithmetic;
 use serde::Serialize;
 
 use crate::cli::experts::ExpertProfiler;
@@ -177,7 +178,8 @@ impl Bench<'_> {
         let target = &self.program.manifest().target;
         Limits {
             read_bytes: self.read.measure(),
-            operations: probe::operations(target, self.threads),
+            operations: probe::operations(target, Arithmetic::Floats, self.threads),
+            byte_operations: probe::operations(target, Arithmetic::Bytes, self.threads),
         }
     }
 
@@ -202,15 +204,15 @@ impl Bench<'_> {
         let limits = Limits {
             read_bytes: (before.read_bytes + after.read_bytes) / 2.0,
             operations: (before.operations + after.operations) / 2.0,
+            byte_operations: (before.byte_operations + after.byte_operations) / 2.0,
         };
         let mut all = Work::default();
         for (name, work, busy) in steps {
-            all.bytes += work.bytes;
-            all.operations += work.operations;
+            all += work;
             let family = phase.families.entry(name).or_default();
             family.steps += 1;
             family.bytes += work.bytes;
-            family.operations += work.operations;
+            family.operations += work.all_operations();
             family.busy += busy as f64 / 1e9;
             family.floor += work.floor(&limits);
         }
