@@ -6,6 +6,7 @@
 //! in a folder of its own that holds those [`inputs`] whose names it mentions. `BLESS=1` rewrites
 //! everything but the commands.
 
+mod bench;
 mod inputs;
 mod shell;
 mod spoiled;
@@ -35,6 +36,7 @@ pub fn tests() -> Vec<Test> {
         .into_iter()
         .chain(spoiled::tests())
         .chain(streams::tests())
+        .chain(bench::tests())
         .chain(transcripts)
         .collect()
 }

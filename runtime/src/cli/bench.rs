@@ -57,6 +57,8 @@ impl Bench {
         let start = Instant::now();
         let program = Program::open(&self.file, &options).map_err(boxed)?;
         let load = start.elapsed().as_secs_f64();
+        runs::first_touch(&program).map_err(boxed)?;
+        let times = report::Opening { load, start: start.elapsed().as_secs_f64() };
         let mut progress = Progress::new();
         progress.verify(&program).map_err(boxed)?;
         let sizes = runs::Sizes {
@@ -73,7 +75,7 @@ impl Bench {
             profiler.write()?;
         }
         progress.clear();
-        let report = report::Report::new(&program, load, runs);
+        let report = report::Report::new(&program, times, runs);
         let text = match self.json {
             true => format!("{}\n", report.document()),
             false => report.text(),

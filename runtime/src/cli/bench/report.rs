@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::runs::{Family, Phase, Repetition, Runs};
+use super::runs::{FIRST_TOUCH, Family, Phase, Repetition, Runs};
 use crate::Program;
 use crate::cli::measure::Spread;
 use crate::trace::Limits;
@@ -12,9 +12,16 @@ use crate::trace::Limits;
 /// Everything that is printed.
 pub struct Report<'p> {
     program: &'p Program,
-    /// Seconds until the program was ready.
-    load: f64,
+    opening: Opening,
     runs: Runs,
+}
+
+/// Seconds since the file was about to be opened.
+pub struct Opening {
+    /// Until the program was ready.
+    pub load: f64,
+    /// Until a short prompt had its logits.
+    pub start: f64,
 }
 
 /// One line of the table.
@@ -26,11 +33,13 @@ struct Line {
     /// Of the machine's limit, and which limit that is.
     share: Spread,
     limit: &'static str,
+    /// Bytes in a second that the machine could read beside it.
+    read_bytes: Spread,
 }
 
 impl<'p> Report<'p> {
-    pub fn new(program: &'p Program, load: f64, runs: Runs) -> Self {
-        Self { program, load, runs }
+    pub fn new(program: &'p Program, opening: Opening, runs: Runs) -> Self {
+        Self { program, opening, runs }
     }
 
     fn lines(&self) -> Vec<Line> {
@@ -74,12 +83,15 @@ impl<'p> Report<'p> {
             spread(floats, 1e9),
             spread(bytes, 1e9),
         ));
-        put(format_args!("  load            {:.3} s", self.load));
+        put(format_args!(
+            "  load            {:.3} s, {:.3} s to the logits of a prompt of {FIRST_TOUCH} tokens",
+            self.opening.load, self.opening.start
+        ));
         put(format_args!(
             "  first token     {:.3} s [{:.3} .. {:.3}], prompt of {} tokens",
             first.median, first.min, first.max, self.runs.first_token.1
         ));
-        for Line { name, rate, unit, share, limit } in self.lines() {
+        for Line { name, rate, unit, share, limit, .. } in self.lines() {
             put(format_args!(
                 "  {name:<15} {:.1} {unit} [{:.1} .. {:.1}], {:.0} % [{:.0} .. {:.0}] of the limit of {limit}",
                 rate.median,
@@ -157,6 +169,7 @@ impl<'p> Report<'p> {
                 "rate": line.rate,
                 "share": line.share,
                 "limit": line.limit,
+                "read_bytes": line.read_bytes,
             })
         });
         let families = self.phases().map(|(name, phase)| {
@@ -183,7 +196,8 @@ impl<'p> Report<'p> {
             "threads": self.runs.threads,
             "sizes": self.runs.sizes,
             "limits": {"read_bytes": read, "operations": floats, "byte_operations": bytes},
-            "load_seconds": self.load,
+            "load_seconds": self.opening.load,
+            "start_seconds": self.opening.start,
             "first_token_seconds": Spread::of(self.runs.first_token.0.iter().copied()),
             "first_token_prompt": self.runs.first_token.1,
             "runs": lines.collect::<Vec<_>>(),
@@ -203,6 +217,7 @@ fn line(name: String, phase: &Phase, unit: &'static str, rate: impl Fn(f64) -> f
         unit,
         share: Spread::of(repetitions.iter().map(|one| one.work.floor(&one.limits) / one.seconds)),
         limit: if 2 * reading > repetitions.len() { "reading" } else { "computing" },
+        read_bytes: Spread::of(repetitions.iter().map(|one| one.limits.read_bytes)),
     }
 }
 

@@ -73,6 +73,16 @@ pub struct Watched<'p> {
     pub profiler: Option<&'p ExpertProfiler>,
 }
 
+/// Tokens of the first prompt.
+pub const FIRST_TOUCH: u32 = 16;
+
+/// A short prompt through a program that was just opened: its weights are touched for the first time,
+/// and are hashed beside.
+pub fn first_touch(program: &Program) -> Result<(), RunError> {
+    let count = FIRST_TOUCH.min(program.context());
+    read(&mut program.engine(), count, &mut |_| {})
+}
+
 /// Carry everything out.
 ///
 /// Refuses a context that has no room for the tokens or for the places of the image tiles, and gives
@@ -141,7 +151,6 @@ impl Bench<'_> {
         let mut prefill = Phase::default();
         let mut decode = Phase::default();
         let mut first = (Vec::new(), 0);
-        self.warm_up()?;
         for _ in 0..repeat {
             if eyes {
                 self.repetition(&mut vision, &|engine, watch| see(engine, tiles, watch))?;
@@ -166,12 +175,6 @@ impl Bench<'_> {
             decode,
             first_token: first,
         })
-    }
-
-    /// Touch everything once.
-    fn warm_up(&self) -> Result<(), RunError> {
-        let mut engine = self.program.engine();
-        read(&mut engine, self.sizes.prefill.min(16), &mut |_| {})
     }
 
     fn limits(&self) -> Limits {

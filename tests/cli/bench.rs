@@ -1,0 +1,41 @@
+//! What `sail bench --json` promises to programs that read it.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use sail_tests::harness::{Outcome, Test, failed};
+use sail_tests::places::binary;
+
+use super::inputs;
+
+pub fn tests() -> Vec<Test> {
+    vec![Test::new("a bench says of every run how fast memory was beside it", beside)]
+}
+
+fn beside() -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    inputs::prepare("$ model.sail", folder.path())?;
+    let mut bench = Command::new(binary("sail")?);
+    bench.args(["bench", "model.sail", "--repeat", "2", "--prefill", "24", "--decode", "3"]);
+    let output = bench.arg("--json").current_dir(folder.path()).output().map_err(failed)?;
+    let document: Value = serde_json::from_slice(&output.stdout).map_err(failed)?;
+
+    let [load, start] = ["load_seconds", "start_seconds"].map(|name| number(&document[name]));
+    assert!(0.0 < load && load < start, "loaded after {load} s, a token after {start} s");
+    let all = &document["limits"]["read_bytes"];
+    let runs = document["runs"].as_array().ok_or_else(|| failed("no runs"))?;
+    let names: Vec<_> = runs.iter().filter_map(|run| run["name"].as_str()).collect();
+    assert_eq!(names, ["vision 1 tile", "prefill 24", "decode 3 at 24"]);
+    for run in runs {
+        let bytes = &run["read_bytes"];
+        assert!(number(&bytes["min"]) > 0.0, "{run}");
+        assert!(number(&bytes["min"]) >= number(&all["min"]), "{run} beside {all}");
+        assert!(number(&bytes["max"]) <= number(&all["max"]), "{run} beside {all}");
+    }
+    Ok(())
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(f64::NAN)
+}
