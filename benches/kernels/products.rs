@@ -103,7 +103,7 @@ fn patches(group: &mut Group<'_>) {
 fn grouped(group: &mut Group<'_>, what: Grouped, (n, k): (u32, u32)) {
     let (experts, top_k) = (128, 8);
     let rows = Rows { count: Count::Tokens, per: top_k };
-    let problem = GroupedProblem { what, rows, experts, n, k, scheme: Scheme::Bf16 };
+    let problem = GroupedProblem { what, rows, experts, n, k, scheme: Scheme::Bf16, placed: false };
     let kernel = GroupedProduct::new(problem, &host().expect("kernels need at least x86-64-v3"));
     let weight = match what {
         Grouped::GateUpSilu => packed(Join::StackInterleave, &vec![n; 2 * experts as usize], k),

@@ -307,6 +307,18 @@ pub const CODES: &[Code] = &[
         "A router stays `bf16`: its kernel has no other scheme, since a small error sends a token to other experts.",
     ),
     row(
+        "SC0336",
+        "not an expert profile",
+        3,
+        "`--expert-profile` takes the JSON file that `sail run --profile-experts` wrote. Counts of zeros are no error: experts of which nothing was counted keep the order of the checkpoint.",
+    ),
+    row(
+        "SC0337",
+        "expert profile of another model",
+        3,
+        "The file was counted with a model of other layers, experts or choices a token; count again with an artifact of this checkpoint, in any scheme.",
+    ),
+    row(
         "SC0401",
         "an artifact cannot be read or written",
         1,

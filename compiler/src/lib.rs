@@ -13,6 +13,7 @@ mod names;
 pub mod options;
 pub mod passes;
 pub mod pipeline;
+pub mod placement;
 pub mod plan;
 pub mod quality;
 pub mod recipe;

@@ -88,7 +88,7 @@ pub fn assemble(
     section.finish().map_err(boxed)?;
     let packed = parts.sources.iter().zip(losses).filter_map(|(source, loss)| match source {
         Source::Packed(packed) => Some(quality::of_weight(packed, loss)),
-        Source::Plain { .. } | Source::RopeTable { .. } => None,
+        Source::Plain { .. } | Source::RopeTable { .. } | Source::Order(_) => None,
     });
     manifest.quality.weights = packed.collect();
     let bytes = writer.seal(manifest.clone()).map_err(boxed)?;

@@ -9,7 +9,7 @@ use crate::quality::Wanted;
 use crate::recipe::{Recipe, Rule};
 
 /// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `cache`, `weights`, `context`,
-/// `disabled_rules`, `quality`, `calibration` and `smooth` change the artifact.
+/// `disabled_rules`, `quality`, `calibration`, `smooth` and `expert_profile` change the artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub target: Target,
@@ -28,6 +28,8 @@ pub struct Options {
     pub calibration: Option<PathBuf>,
     /// Move outliers of activations into weights, by this share; needs `calibration`.
     pub smooth: Option<f32>,
+    /// Which experts tokens went through: they are stored by it.
+    pub expert_profile: Option<PathBuf>,
     /// Tap what products read, for calibrating.
     pub tap_inputs: bool,
     /// Fusion rules that are not applied, by name.
@@ -56,6 +58,7 @@ impl Options {
             quality: None,
             calibration: None,
             smooth: None,
+            expert_profile: None,
             tap_inputs: false,
             disabled_rules: Vec::new(),
             print_ir_after: Vec::new(),

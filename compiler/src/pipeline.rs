@@ -13,7 +13,8 @@ use crate::error::{CompileError, Failure, boxed};
 use crate::link::Assembled;
 use crate::options::Options;
 use crate::passes::{Passes, Settings};
-use crate::plan::build::{self, Bounds, Draft};
+use crate::placement::Placement;
+use crate::plan::build::{self, Bounds, Draft, Given};
 use crate::quality::{PromptSet, Wanted};
 use crate::stage::{Fused, Graph, Kernels, Module, Packed};
 use crate::{calibrate, dialect, import, link, manifest, plan, quality};
@@ -72,11 +73,14 @@ fn write(
     let kernels: Module<Kernels> = passes.lower(packed); // one op, one step
 
     report_passes(&passes, options);
-    let mut draft: Draft = build::draft(&kernels, &options.target, &bounds).map_err(boxed)?; // buffers, order, configs
+    let placement = placement_of(options, model)?; // where experts stand
+    let given = Given { target: &options.target, bounds: &bounds, placement: placement.as_ref() };
+    let mut draft: Draft = build::draft(&kernels, given).map_err(boxed)?; // buffers, order, configs
     let code = draft.emit(options)?; // machine code, each distinct kernel once
     let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model, calibration };
     let mut manifest = manifest::manifest(model, options, draft.plan.clone());
     manifest.options.extend(calibration.echo());
+    manifest.options.extend(placement.as_ref().map(Placement::echo));
     let artifact = link::assemble(&parts, manifest, output, options.threads, progress)?;
     let report = Report::new(&draft, &code, artifact.bytes());
     Ok((artifact, report))
@@ -120,7 +124,9 @@ pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
     let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
     let graph = import::graph(&context, &model.spec);
-    let text = emit_from(graph, &passes, (options, &bounds), what);
+    let placement = placement_of(options, &model)?;
+    let given = Given { target: &options.target, bounds: &bounds, placement: placement.as_ref() };
+    let text = emit_from(graph, &passes, given, what);
     report_passes(&passes, options);
     text
 }
@@ -128,7 +134,7 @@ pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure
 fn emit_from(
     graph: Module<'_, Graph>,
     passes: &Passes,
-    (options, bounds): (&Options, &Bounds),
+    given: Given<'_>,
     what: Emit,
 ) -> Result<String, Failure> {
     if what == Emit::Graph {
@@ -150,12 +156,18 @@ fn emit_from(
     if what == Emit::Kernels {
         return Ok(kernels.text());
     }
-    let draft = build::draft(&kernels, &options.target, bounds).map_err(boxed)?;
+    let draft = build::draft(&kernels, given).map_err(boxed)?;
     match what {
         Emit::Plan => plan::text::checked(&dialect::context(), &draft.plan).map_err(boxed),
-        Emit::Llvm => draft.print(|kernel| sail_kernels::llvm_ir(kernel, &options.target)),
-        _ => draft.print(|kernel| sail_kernels::assembly(kernel, &options.target)),
+        Emit::Llvm => draft.print(|kernel| sail_kernels::llvm_ir(kernel, given.target)),
+        _ => draft.print(|kernel| sail_kernels::assembly(kernel, given.target)),
     }
+}
+
+/// What `--expert-profile` says about where experts stand.
+fn placement_of(options: &Options, model: &Model) -> Result<Option<Placement>, Failure> {
+    let path = options.expert_profile.as_deref();
+    path.map(|path| Placement::open(path, &model.spec).map_err(boxed)).transpose()
 }
 
 fn settings(options: &Options, bounds: &Bounds) -> Settings {

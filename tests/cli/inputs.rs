@@ -7,6 +7,8 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use sail_ir::Target;
 use sail_ir::artifact::{Artifact, ArtifactWriter, SectionKind};
+use sail_ir::expert_profile::{ExpertProfile, TokenKind};
+use sail_models::WeightSource;
 use sail_tests::compiled;
 use sail_tests::harness::{Outcome, failed, told};
 use sail_tests::places::workspace;
@@ -119,6 +121,17 @@ const INPUTS: &[Input] = &[
     Input { name: "square.png", make: |to| picture(to, 84, 84) },
     Input { name: "wide.png", make: |to| picture(to, 30_000, 1) },
     Input { name: "prompts.json", make: prompts },
+    Input { name: "experts", make: experts },
+    Input { name: "profile.json", make: |to| profile(to, |_, expert| 3 * expert % 7) },
+    Input { name: "zeros.json", make: |to| profile(to, |_, _| 0) },
+    Input {
+        name: "fewer.json",
+        make: |to| {
+            profile(to, |_, _| 1)?;
+            let text = fs::read_to_string(to).map_err(failed)?;
+            fs::write(to, text.replace("\"layers\":3,", "\"layers\":2,")).map_err(failed)
+        },
+    },
     Input { name: "scenes", make: scenes },
     Input {
         name: "bad-scenes",
@@ -147,8 +160,32 @@ pub fn prepare(transcript: &str, folder: &Path) -> Result<(), Outcome> {
 }
 
 fn checkpoint(to: &Path) -> Result<(), Outcome> {
+    copied(&workspace().join(CHECKPOINT), to)
+}
+
+/// The same with experts.
+fn experts(to: &Path) -> Result<(), Outcome> {
+    copied(&RECORDED[1].paths()?.0, to)
+}
+
+/// What was counted of the checkpoint with experts: of each layer and expert.
+fn profile(to: &Path, count: fn(u32, u32) -> u32) -> Result<(), Outcome> {
+    let model = RECORDED[1].paths()?.0;
+    let model = sail_models::open(&model, WeightSource::Checkpoint).map_err(told)?;
+    let card = model.spec.card(1);
+    let experts = card.decoder.experts.expect("the model has experts").count as u32;
+    let layers = (0..card.decoder.layers as u32).map(|layer| (layer, experts));
+    let mut profile = ExpertProfile::new(card, layers);
+    for row in &mut profile.layers {
+        let counts = (0..experts).map(|expert| count(row.layer, expert).into());
+        *row.counts.of_mut(TokenKind::Prompt) = counts.collect();
+    }
+    fs::write(to, serde_json::to_vec(&profile).map_err(failed)?).map_err(failed)
+}
+
+fn copied(from: &Path, to: &Path) -> Result<(), Outcome> {
     fs::create_dir(to).map_err(failed)?;
-    for entry in fs::read_dir(workspace().join(CHECKPOINT)).map_err(failed)? {
+    for entry in fs::read_dir(from).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().expect("entries have names");
         if !name.to_string_lossy().starts_with("golden") {

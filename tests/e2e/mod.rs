@@ -4,6 +4,7 @@ mod calibrated;
 mod drawn;
 mod experts;
 mod oracle;
+mod placed;
 mod promises;
 mod prompts;
 mod quality;
@@ -20,6 +21,7 @@ pub fn tests() -> Vec<Test> {
         promises::tests(),
         drawn::tests(),
         experts::tests(),
+        placed::tests(),
         sizes::tests(),
         quality::tests(),
         calibrated::tests(),

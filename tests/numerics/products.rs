@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("gate_up_silu multiplies up by silu of gate", gate_up),
         Test::new("grouped products give every expert its own rows", grouped),
         Test::new("grouped products take rows however they are spread over experts", uneven),
+        Test::new("grouped products give the same bytes wherever experts are stored", placed),
     ]
 }
 
@@ -362,9 +363,42 @@ fn uneven() {
     }
 }
 
+/// The order in which experts are stored, and blocks for more rows, change no byte.
+fn placed() {
+    let (experts, n, k) = (5, 150, 1100);
+    let ids: Vec<i32> = (0..700).map(|row| [2, 2, 4, 2, 0, 2, 2][row % 7]).collect();
+    let groups = reference::group_by_expert(&ids, experts);
+    let (x, _) = drawn(1, ids.len() * k);
+    let weight = scaled(2, experts * n * k, 1.0 / (k as f32).sqrt()).0;
+    let paths: Vec<(&[u8], u64)> =
+        weight.chunks_exact(2 * n * k).map(|part| (part, n as u64)).collect();
+    let order = [2, 4, 0, 1, 3];
+    for (scheme, target) in Scheme::ALL
+        .into_iter()
+        .flat_map(|scheme| targets_here().into_iter().map(move |target| (scheme, target)))
+    {
+        let own = pack_whole(scheme, Join::Stack, &paths, k, target.limits().panel_width);
+        let parts: Vec<&[u8]> = own.chunks_exact(own.len() / experts).collect();
+        let moved = order.map(|expert| parts[expert as usize]).concat();
+        let problem = problem((1, experts as u32), (n as u32, k as u32), scheme);
+        let y = || poisoned(2 * ids.len() * n);
+        let starts = i32_bytes(&groups.starts);
+        let plain = GroupedProduct::new(problem, &target);
+        let buffers = vec![x.clone(), starts.clone(), own.clone(), y()];
+        let want = run_loaded(&plain, &Loaded::new(&plain, &target), tokens(700), &buffers);
+        for busiest in [0, 400, 512] {
+            let kernel = GroupedProduct::new(GroupedProblem { placed: true, ..problem }, &target);
+            let kernel = kernel.for_load(busiest);
+            let buffers = vec![x.clone(), starts.clone(), i32_bytes(&order), moved.clone(), y()];
+            let got = run_loaded(&kernel, &Loaded::new(&kernel, &target), tokens(700), &buffers);
+            assert!(got.last() == want.last(), "{target} {scheme} {busiest}");
+        }
+    }
+}
+
 fn problem((top_k, experts): (u32, u32), (n, k): (u32, u32), scheme: Scheme) -> GroupedProblem {
     let rows = Rows { per: top_k, ..Rows::TOKENS };
-    GroupedProblem { what: Grouped::Linear, rows, experts, n, k, scheme }
+    GroupedProblem { what: Grouped::Linear, rows, experts, n, k, scheme, placed: false }
 }
 
 /// `ids` are the experts of each row, `top_k` a row.

@@ -45,6 +45,9 @@ pub struct Compile {
     /// a feed-forward makes them (SmoothQuant's alpha); 0.5 is usual.
     #[arg(long, value_name = "ALPHA", requires = "calibration", value_parser = alpha)]
     smooth: Option<f32>,
+    /// What `sail run --profile-experts` wrote of this model; its experts are stored by it.
+    #[arg(long, value_name = "PROFILE")]
+    expert_profile: Option<PathBuf>,
     /// Run the artifact beside `bf16` on this prompt set (JSON), and store how near it is.
     #[arg(long, value_name = "PROMPTS")]
     quality: Option<PathBuf>,
@@ -157,6 +160,7 @@ impl Compile {
             quality: self.wanted()?,
             calibration: self.calibration.clone(),
             smooth: self.smooth,
+            expert_profile: self.expert_profile.clone(),
             tap_inputs: false,
             disabled_rules: self.disable_rule.clone(),
             print_ir_after: self.print_ir_after.clone(),

@@ -51,7 +51,7 @@ pub fn of(weight: WeightId, source: &Source) -> Vec<Piece<'_>> {
     let (units, unit_bytes) = match source {
         Source::Packed(packed) => (packed.panels().count(), packed.panel_bytes()),
         Source::Plain { dims, .. } => (dims[0], dims[1..].iter().product::<u64>() * 2),
-        Source::RopeTable { .. } => (1, source.bytes()), // some megabytes at most
+        Source::RopeTable { .. } | Source::Order(_) => (1, source.bytes()), // some megabytes at most
     };
     let per_piece = (PIECE_BYTES / unit_bytes.max(1)).max(1);
     (0..units.div_ceil(per_piece))
@@ -80,6 +80,7 @@ impl Piece<'_> {
         let bytes = match self.source {
             Source::Packed(packed) => return self.panels(packed, weights, calibration),
             Source::Plain { paths, dims } => self.rows(paths, dims, (weights, calibration))?,
+            Source::Order(order) => order.iter().flat_map(|expert| expert.to_le_bytes()).collect(),
             Source::RopeTable { positions, head_dim, theta } => {
                 let (head_dim, positions) = (narrow32(*head_dim), narrow32(*positions));
                 let table = rope_table(*theta, head_dim, positions);
@@ -107,7 +108,7 @@ impl Piece<'_> {
         let row_bytes = narrow(packed.k * 2);
         let mut buffer = vec![0; row_bytes * packed.panel_width as usize];
         for (panel, out) in (self.first..).zip(bytes.chunks_exact_mut(panel_bytes)) {
-            let sources = panels.sources(panel);
+            let sources = panels.sources(packed.panel(panel));
             for (source, row) in sources.iter().zip(buffer.chunks_exact_mut(row_bytes)) {
                 if let Some(source) = source {
                     let path = &packed.paths[source.path];

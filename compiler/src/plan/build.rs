@@ -24,6 +24,7 @@ use super::place::{Request, place, reserved};
 use super::weights::{Source, WeightTable};
 use crate::error::CompileError;
 use crate::options::{DEFAULT_CONTEXT, Options};
+use crate::placement::Placement;
 use crate::stage::{Kernels, Module};
 
 /// Bounds and counts that the model and the options fix for all functions.
@@ -80,28 +81,26 @@ pub struct Draft {
     pub sources: Vec<Source>,
 }
 
+/// What a plan is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    pub target: &'a Target,
+    pub bounds: &'a Bounds,
+    /// Where experts stand, if that is not their own order.
+    pub placement: Option<&'a Placement>,
+}
+
 /// Plan all functions of a module.
 ///
 /// Refuses an op that has no template on the target.
-pub fn draft(
-    module: &Module<'_, Kernels>,
-    target: &Target,
-    bounds: &Bounds,
-) -> Result<Draft, CompileError> {
-    build(&flat::functions(module), target, bounds)
-}
-
-fn build(
-    functions: &[FunctionView],
-    target: &Target,
-    bounds: &Bounds,
-) -> Result<Draft, CompileError> {
+pub fn draft(module: &Module<'_, Kernels>, given: Given<'_>) -> Result<Draft, CompileError> {
+    let functions = &flat::functions(module);
     let mut shared = Shared::default();
     let mut planned = Vec::with_capacity(functions.len());
     for view in functions {
-        planned.push(FunctionBuilder::new(view, target, bounds, &mut shared).run()?);
+        planned.push(FunctionBuilder::new(view, given, &mut shared).run()?);
     }
-    let cache = cache_spec(functions, bounds)?;
+    let cache = cache_spec(functions, given.bounds)?;
     let Shared { kernels, rows, weights, .. } = shared;
     let (weight_rows, sources) = weights.finish();
     let plan = Plan { functions: planned, kernels: rows, weights: weight_rows, cache };
@@ -145,8 +144,7 @@ impl Shared {
 
 struct FunctionBuilder<'a> {
     view: &'a FunctionView,
-    target: &'a Target,
-    bounds: &'a Bounds,
+    given: Given<'a>,
     shared: &'a mut Shared,
     /// What the size class bounds.
     count: Count,
@@ -161,6 +159,8 @@ struct FunctionBuilder<'a> {
     place_name: label::Namer,
     /// One more than the last layer in which rows chose experts.
     choices: u32,
+    /// The order of the experts of each layer that was asked for.
+    orders: HashMap<u32, BufferId>,
 }
 
 /// Buffers a step reads and writes.
@@ -171,17 +171,11 @@ struct StepAccess {
 }
 
 impl<'a> FunctionBuilder<'a> {
-    fn new(
-        view: &'a FunctionView,
-        target: &'a Target,
-        bounds: &'a Bounds,
-        shared: &'a mut Shared,
-    ) -> Self {
+    fn new(view: &'a FunctionView, given: Given<'a>, shared: &'a mut Shared) -> Self {
         let count = if view.name.starts_with("vision") { Count::Images } else { Count::Tokens };
         Self {
             view,
-            target,
-            bounds,
+            given,
             shared,
             count,
             counts: vec![None; view.values.len()],
@@ -193,6 +187,7 @@ impl<'a> FunctionBuilder<'a> {
             workspace_bytes: 0,
             place_name: label::Namer::default(),
             choices: 0,
+            orders: HashMap::new(),
         }
     }
 
@@ -204,9 +199,9 @@ impl<'a> FunctionBuilder<'a> {
         let arena_bytes = self.place_arena();
         self.find_waits();
         let classes = match (self.count, self.view.name.as_str()) {
-            (Count::Images, _) => self.bounds.vision.clone(),
-            (_, "decode") => self.bounds.decode.clone(),
-            _ => self.bounds.prefill.clone(),
+            (Count::Images, _) => self.given.bounds.vision.clone(),
+            (_, "decode") => self.given.bounds.decode.clone(),
+            _ => self.given.bounds.prefill.clone(),
         };
         let launches = self.cut();
         Ok(Function {
@@ -247,9 +242,9 @@ impl<'a> FunctionBuilder<'a> {
     fn max_outputs(&self) -> u32 {
         let largest = |classes: &[u32]| classes.last().copied().unwrap_or(1);
         match self.view.name.as_str() {
-            "decode" => largest(&self.bounds.decode),
-            "prefill.taps" => largest(&self.bounds.prefill), // all rows are looked at
-            _ => self.bounds.max_outputs,
+            "decode" => largest(&self.given.bounds.decode),
+            "prefill.taps" => largest(&self.given.bounds.prefill), // all rows are looked at
+            _ => self.given.bounds.max_outputs,
         }
     }
 
@@ -304,27 +299,20 @@ impl<'a> FunctionBuilder<'a> {
                 self.counts[*result] = count;
             }
         }
+        let Given { target, bounds, placement, .. } = self.given;
         let scope = Scope {
             view: self.view,
             op,
             counts: &self.counts,
-            target: self.target,
-            cache: self.bounds.cache,
+            target,
+            cache: bounds.cache,
+            placement,
         };
         match choose::choose(&scope)? {
             Chosen::Weight(source) => {
-                let layout = source.layout();
-                let (id, bytes) = self.shared.weights.add(source);
                 let value = op.results[0];
-                let buffer = self.buffers.push(Buffer {
-                    name: self.view.values[value].name.clone(),
-                    place: Place::Weight { weight: id },
-                    dtype: layout.dtype,
-                    bytes: Affine { per_row: 0, fixed: bytes },
-                    row_dims: layout.dims,
-                    count: None,
-                });
-                self.of_value[value] = Some(buffer);
+                let name = self.view.values[value].name.clone();
+                self.of_value[value] = Some(self.weight(name, source));
             }
             Chosen::Cache { layer } => {
                 let value = op.results[0];
@@ -341,6 +329,32 @@ impl<'a> FunctionBuilder<'a> {
             Chosen::Step { kernel, arguments } => self.step(op, kernel, &arguments),
         }
         Ok(())
+    }
+
+    /// The buffer of a weight or a table.
+    fn weight(&mut self, name: String, source: Source) -> BufferId {
+        let layout = source.layout();
+        let (id, bytes) = self.shared.weights.add(source);
+        self.buffers.push(Buffer {
+            name,
+            place: Place::Weight { weight: id },
+            dtype: layout.dtype,
+            bytes: Affine { per_row: 0, fixed: bytes },
+            row_dims: layout.dims,
+            count: None,
+        })
+    }
+
+    /// The order in which the experts of a layer are stored.
+    fn order(&mut self, layer: u32) -> BufferId {
+        if let Some(buffer) = self.orders.get(&layer) {
+            return *buffer;
+        }
+        let placement = self.given.placement.expect("who asks for an order knows of one");
+        let source = Source::Order(placement.of_layer(layer).to_vec());
+        let buffer = self.weight(format!("layers.{layer}.experts.order"), source);
+        self.orders.insert(layer, buffer);
+        buffer
     }
 
     fn step(&mut self, op: &OpView, kernel: Box<dyn Kernel>, arguments: &[Argument]) {
@@ -372,6 +386,7 @@ impl<'a> FunctionBuilder<'a> {
                     access.writes.push(buffer);
                     buffer
                 }
+                Argument::Order { layer } => self.order(*layer),
                 Argument::PageTable => self.page_table(),
                 Argument::Tap => {
                     let buffer = self.tap_buffer(op);

@@ -15,8 +15,10 @@ use sail_ir::target::Target;
 use sail_kernels::kernel::Kernel;
 
 use super::flat::{FunctionView, OpView};
+use super::label::layer_number;
 use super::weights::Source;
 use crate::error::CompileError;
+use crate::placement::Placement;
 
 /// An op in its surroundings.
 pub struct Scope<'a> {
@@ -27,6 +29,8 @@ pub struct Scope<'a> {
     pub target: &'a Target,
     /// How keys and values are kept.
     pub cache: CacheScheme,
+    /// Where experts stand, if that is not their own order.
+    pub placement: Option<&'a Placement>,
 }
 
 /// What an op becomes.
@@ -55,6 +59,10 @@ pub enum Argument {
     /// The buffer of the op's first result: which of so many experts each row goes through.
     Choice {
         of: u32,
+    },
+    /// The experts of a layer as they are stored.
+    Order {
+        layer: u32,
     },
 }
 
@@ -103,6 +111,17 @@ type Found = Option<(Box<dyn Kernel>, Vec<Argument>)>;
 
 fn step(kernel: impl Kernel + 'static, arguments: &[Argument]) -> Found {
     Some((Box::new(kernel), arguments.to_vec()))
+}
+
+impl Scope<'_> {
+    /// The layer whose expert has the tensor `path`, and the order in which its experts are stored,
+    /// if that is not their own.
+    fn order_of(&self, path: &str) -> Option<(u32, &[u32])> {
+        let placement = self.placement?;
+        let layer = layer_number(path)
+            .unwrap_or_else(|| panic!("broken invariant `choose.layer`: `{path}` has none"));
+        Some((layer, placement.of_layer(layer)))
+    }
 }
 
 /// The decoder layer of a `cache` op.

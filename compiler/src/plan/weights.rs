@@ -17,6 +17,8 @@ pub enum Source {
     Plain { paths: Vec<String>, dims: Vec<u64> },
     /// Row `p`: cosines, then sines, of `p · theta^(-2i/e)` for `i < e/2`, bf16.
     RopeTable { positions: u64, head_dim: u64, theta: f64 },
+    /// The experts of a layer as their weights stand in the file, i32.
+    Order(Vec<u32>),
 }
 
 /// A product weight: which tensors make it up, and how they are stored.
@@ -29,6 +31,8 @@ pub struct Packed {
     pub n: u64,
     pub k: u64,
     pub panel_width: u32,
+    /// Parts of a stack in the order in which they are stored; empty where that is their own.
+    pub order: Vec<u32>,
 }
 
 /// Sizes and element type for the plan's buffer row.
@@ -67,6 +71,17 @@ impl Packed {
             .unwrap_or_else(|error| panic!("broken invariant `weights.join`: {error}"))
     }
 
+    /// The panel of [`panels`](Self::panels) that is stored as number `stored`.
+    #[must_use]
+    pub fn panel(&self, stored: u64) -> u64 {
+        if self.order.is_empty() {
+            return stored;
+        }
+        let per_part = self.panels().count() / self.parts();
+        let place = usize::try_from(stored / per_part).expect("as many parts as paths");
+        u64::from(self.order[place]) * per_part + stored % per_part
+    }
+
     /// Bytes of one panel.
     #[must_use]
     pub fn panel_bytes(&self) -> u64 {
@@ -85,6 +100,7 @@ impl Source {
             Self::RopeTable { positions, head_dim, .. } => {
                 positions * head_dim * DType::Bf16.bytes()
             }
+            Self::Order(order) => order.len() as u64 * DType::I32.bytes(),
         }
     }
 
@@ -102,6 +118,7 @@ impl Source {
             Self::RopeTable { positions, head_dim, .. } => {
                 (vec![*positions, *head_dim], DType::Bf16)
             }
+            Self::Order(order) => (vec![order.len() as u64], DType::I32),
         };
         Layout { dims, dtype }
     }
@@ -121,13 +138,15 @@ impl Source {
                     }
                     _ => String::new(),
                 };
-                let Packed { n, k, scheme, panel_width, .. } = packed;
-                format!("{stack}[{n}, {k}] {scheme} panels of {panel_width}{join}")
+                let Packed { n, k, scheme, panel_width, order, .. } = packed;
+                let order = if order.is_empty() { "" } else { ", most used first" };
+                format!("{stack}[{n}, {k}] {scheme} panels of {panel_width}{join}{order}")
             }
             Self::Plain { dims, .. } => format!("{dims:?} bf16 rows"),
             Self::RopeTable { positions, head_dim, theta } => {
                 format!("[{positions}, {head_dim}] bf16 cosines and sines, theta {theta}")
             }
+            Self::Order(order) => format!("[{}] i32 experts as they are stored", order.len()),
         }
     }
 
@@ -135,13 +154,17 @@ impl Source {
         match self {
             Self::Packed(packed) => &packed.paths,
             Self::Plain { paths, .. } => paths,
-            Self::RopeTable { .. } => &[],
+            Self::RopeTable { .. } | Self::Order(_) => &[],
         }
     }
 
     /// Two sources with one key are the same bytes.
     fn key(&self) -> String {
-        format!("{} {}", self.describe(), self.paths().join(" "))
+        let order = match self {
+            Self::Packed(Packed { order, .. }) | Self::Order(order) => order.as_slice(),
+            Self::Plain { .. } | Self::RopeTable { .. } => &[],
+        };
+        format!("{} {} {order:?}", self.describe(), self.paths().join(" "))
     }
 }
 
@@ -195,7 +218,25 @@ mod tests {
             n,
             k: 7,
             panel_width: 32,
+            order: Vec::new(),
         })
+    }
+
+    #[test]
+    fn parts_of_a_stack_are_stored_in_their_order_whole() {
+        let mut stack = Packed {
+            paths: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            join: Join::Stack,
+            scheme: Scheme::Bf16,
+            n: 40,
+            k: 7,
+            panel_width: 32,
+            order: Vec::new(),
+        };
+        let panels = |stack: &Packed| (0..6).map(|at| stack.panel(at)).collect::<Vec<_>>();
+        assert_eq!(panels(&stack), [0, 1, 2, 3, 4, 5]);
+        stack.order = vec![2, 0, 1];
+        assert_eq!(panels(&stack), [4, 5, 0, 1, 2, 3]);
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! over the experts that it has, and reads the panels of those one after another. An expert without
 //! rows costs a look at two numbers. Nothing is divided by row count: a step has all its items
 //! whenever the call has any rows.
+//!
+//! Experts are gone through as their weights lie in memory. That is by number, or as a table says
+//! ([`GroupedProblem::placed`]); which rows an expert has and where its sums go is by number always, so
+//! the table changes no byte of what is given.
 
 use sail_ir::plan::{Cost, Grid};
 use sail_ir::scheme::Scheme;
@@ -15,14 +19,18 @@ use crate::emit::{Builder, F32, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::linear::product::{Product, Workspace};
 use crate::linear::{direct, row_of, store_gated, store_row};
+use crate::rows::index_at;
 use crate::table::by_scheme;
 
 /// Panels of one work item: enough that rows which are brought in for one item alone, at the ends of
 /// a call, are worth it.
 const PANELS_PER_ITEM: u32 = 4;
 
-/// Rows of an expert gathered at once.
+/// Rows of an expert gathered at once, where nothing is known of how many there are.
 const ROWS_AT_ONCE: u32 = 256;
+
+/// Bytes of the second cache that gathered rows may take.
+const NEAR_BYTES: u64 = 1 << 20;
 
 /// Which rows of `x` an expert multiplies, and what becomes of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +52,8 @@ pub struct GroupedProblem {
     pub n: u32,
     pub k: u32,
     pub scheme: Scheme,
+    /// The weights stand in the order of an argument `stored [experts]` i32: its first expert first.
+    pub placed: bool,
 }
 
 /// [`GroupedProblem`] with its block shape on one target.
@@ -51,6 +61,7 @@ pub struct GroupedProblem {
 pub struct GroupedProduct {
     problem: GroupedProblem,
     product: Product,
+    rows_at_once: u32,
 }
 
 /// The pointers of a grouped product, by what they are.
@@ -59,13 +70,14 @@ struct Pointers<'c> {
     x: Ptr<'c>,
     order: Option<Ptr<'c>>,
     starts: Ptr<'c>,
+    stored: Option<Ptr<'c>>,
     weight: Ptr<'c>,
     y: Ptr<'c>,
 }
 
 /// Work items that share what is brought into the workspace.
 struct Part<'c> {
-    /// First and one past the last, as are the panels.
+    /// Places of experts: first and one past the last, as are the panels.
     experts: [Index<'c>; 2],
     panels: [Index<'c>; 2],
     /// The item after them.
@@ -75,7 +87,25 @@ struct Part<'c> {
 impl GroupedProduct {
     #[must_use]
     pub fn new(problem: GroupedProblem, target: &Target) -> Self {
-        Self { problem, product: Product::new(problem.k, problem.scheme, target) }
+        let product = Product::new(problem.k, problem.scheme, target);
+        Self { problem, product, rows_at_once: ROWS_AT_ONCE }
+    }
+
+    /// Shape blocks for a busiest expert that is expected to have `rows` rows in the largest call.
+    ///
+    /// More rows than are usually gathered at once are cut into as few equal blocks as fit the second
+    /// cache, so that the expert's weights are read as few times; a quarter more is reckoned with, as
+    /// loads differ from call to call.
+    #[must_use]
+    pub fn for_load(mut self, rows: u32) -> Self {
+        let wanted = rows + rows / 4;
+        if wanted > ROWS_AT_ONCE {
+            let fits = u32::try_from(NEAR_BYTES / self.product.row_stride()).unwrap_or(u32::MAX);
+            let blocks = wanted.div_ceil(fits.max(ROWS_AT_ONCE));
+            let step = self.product.most_rows;
+            self.rows_at_once = wanted.div_ceil(blocks).next_multiple_of(step);
+        }
+        self
     }
 
     /// Panels of one expert.
@@ -88,15 +118,16 @@ impl GroupedProduct {
     }
 
     fn pointers<'c>(&self, k: &Builder<'c>) -> Pointers<'c> {
-        match self.problem.what {
-            Grouped::GateUpSilu => {
-                let [x, order, starts, weight, y] = k.arguments::<5>();
-                Pointers { x, order: Some(order), starts, weight, y }
-            }
-            Grouped::Linear => {
-                let [x, starts, weight, y] = k.arguments::<4>();
-                Pointers { x, order: None, starts, weight, y }
-            }
+        let pointer =
+            |name| self.arguments().iter().position(|a| *a == name).map(|at| k.argument(at));
+        let must = |name| pointer(name).expect("every grouped product has this argument");
+        Pointers {
+            x: must("x"),
+            order: pointer("order"),
+            starts: must("starts"),
+            stored: pointer("stored"),
+            weight: must("weight"),
+            y: must("y"),
         }
     }
 
@@ -167,28 +198,32 @@ impl GroupedProduct {
         Part { experts: [expert, past], panels: [first_panel, past_panel], next: k.add(item, done) }
     }
 
-    /// Multiply the rows of `expert` with panels `first_panel .. end_panel`.
+    /// Multiply the rows of the expert at `place` with panels `first_panel .. end_panel`.
     fn expert<'c>(
         &self,
         k: &mut Builder<'c>,
-        expert: Index<'c>,
+        place: Index<'c>,
         [first_panel, end_panel]: [Index<'c>; 2],
         pointers: Pointers<'c>,
         workspace: Workspace<'c>,
     ) {
+        let expert = match pointers.stored {
+            None => place,
+            Some(stored) => index_at(k, stored, place),
+        };
         let start = k.at::<I32>(pointers.starts, expert);
         let after = k.at_bytes_constant(start, 4);
         let [begin, end] = [start, after].map(|place| {
             let row = k.load::<I32>(place, 1);
             k.index_of(row)
         });
-        k.for_each(begin, end, ROWS_AT_ONCE.into(), |k, first| {
+        k.for_each(begin, end, self.rows_at_once.into(), |k, first| {
             let left = k.sub(end, first);
-            let most = k.index(ROWS_AT_ONCE.into());
+            let most = k.index(self.rows_at_once.into());
             let count = k.min(left, most);
             self.gather(k, (first, count), pointers, workspace);
             k.for_each(first_panel, end_panel, 1, |k, panel| {
-                let before = k.mul_constant(expert, self.panels().into());
+                let before = k.mul_constant(place, self.panels().into());
                 let before = k.add(before, panel);
                 let offset = k.mul_constant(before, self.product.panel_bytes());
                 let weight = k.at_bytes(pointers.weight, offset);
@@ -221,25 +256,29 @@ impl Kernel for GroupedProduct {
     }
 
     fn symbol(&self) -> String {
-        let GroupedProblem { what, rows, experts, n, k, scheme } = self.problem;
+        let GroupedProblem { what, rows, experts, n, k, scheme, placed } = self.problem;
         let what = match what {
             Grouped::GateUpSilu => "grouped_gate_up_silu",
             Grouped::Linear => "grouped_linear",
         };
-        format!("{what}.{scheme}.{}.x{experts}.n{n}.k{k}", rows.name())
+        let placed = if placed { ".placed" } else { "" };
+        format!("{what}.{scheme}.{}.x{experts}.n{n}.k{k}{placed}", rows.name())
     }
 
     fn arguments(&self) -> &'static [&'static str] {
-        match self.problem.what {
-            Grouped::GateUpSilu => &["x", "order", "starts", "weight", "y"],
-            Grouped::Linear => &["x", "starts", "weight", "y"],
+        match (self.problem.what, self.problem.placed) {
+            (Grouped::GateUpSilu, false) => &["x", "order", "starts", "weight", "y"],
+            (Grouped::GateUpSilu, true) => &["x", "order", "starts", "stored", "weight", "y"],
+            (Grouped::Linear, false) => &["x", "starts", "weight", "y"],
+            (Grouped::Linear, true) => &["x", "starts", "stored", "weight", "y"],
         }
     }
 
     fn writes(&self) -> &'static [u32] {
-        match self.problem.what {
-            Grouped::GateUpSilu => &[4],
-            Grouped::Linear => &[3],
+        match self.arguments().len() {
+            4 => &[3],
+            5 => &[4],
+            _ => &[5],
         }
     }
 
@@ -252,7 +291,7 @@ impl Kernel for GroupedProduct {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.product.workspace_bytes(ROWS_AT_ONCE.into())
+        self.product.workspace_bytes(self.rows_at_once.into())
     }
 
     fn cost(&self) -> Cost {
@@ -272,16 +311,36 @@ impl Kernel for GroupedProduct {
 
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         let pointers = self.pointers(k);
-        let workspace = self.product.carve(k, ROWS_AT_ONCE.into());
+        let workspace = self.product.carve(k, self.rows_at_once.into());
         let (begin, end) = (k.begin(), k.end());
         k.while_below(begin, end, |k, item| {
             let part = self.part(k, item, end);
             let [first, past] = part.experts;
-            k.for_each(first, past, 1, |k, expert| {
-                self.expert(k, expert, part.panels, pointers, workspace);
+            k.for_each(first, past, 1, |k, place| {
+                self.expert(k, place, part.panels, pointers, workspace);
             });
             part.next
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_hold_the_load_in_as_few_equal_parts_as_the_cache_has_room_for() {
+        let target = Target::parse("x86-64-v4+avx512bf16").unwrap();
+        let at_once = |k, busiest| {
+            let rows = Rows { per: 8, ..Rows::TOKENS };
+            let (what, scheme) = (Grouped::Linear, Scheme::Bf16);
+            let problem =
+                GroupedProblem { what, rows, experts: 128, n: 64, k, scheme, placed: true };
+            GroupedProduct::new(problem, &target).for_load(busiest).rows_at_once
+        };
+        assert_eq!([0, 32, 204].map(|busiest| at_once(2048, busiest)), [ROWS_AT_ONCE; 3]);
+        assert_eq!(at_once(768, 400), 504); // all rows of 1,600 bytes at once
+        assert_eq!(at_once(2048, 400), 252); // two blocks of 4,160
     }
 }

@@ -5,8 +5,10 @@ use sail_kernels::experts::{
     Combine, GroupByExpert, Grouped, GroupedProblem, GroupedProduct, LinearRoute, Route,
 };
 
-use super::Argument::{Choice, Operand, Result};
-use super::{Found, Scope, step};
+use sail_ir::op::Attribute;
+
+use super::Argument::{Choice, Operand, Order, Result};
+use super::{Argument, Found, Scope, step};
 
 /// The kernels of a mixture of experts.
 pub fn choose(scope: &Scope<'_>) -> Found {
@@ -29,12 +31,12 @@ pub fn choose(scope: &Scope<'_>) -> Found {
         "grouped_gate_up_silu" => {
             let [experts, _, k] = scope.operand(3)[..] else { return None };
             let kernel = grouped(scope, Grouped::GateUpSilu, experts, k)?;
-            step(kernel, &[Operand(0), Operand(1), Operand(2), Operand(3), Result(0)])
+            step(kernel, &with_order(scope, 3))
         }
         "grouped_linear" => {
             let [experts, _, k] = scope.operand(2)[..] else { return None };
             let kernel = grouped(scope, Grouped::Linear, experts, k)?;
-            step(kernel, &[Operand(0), Operand(1), Operand(2), Result(0)])
+            step(kernel, &with_order(scope, 2))
         }
         "combine" | "combine_add" => {
             let [top_k, width] = scope.operand(0)[..] else { return None };
@@ -59,6 +61,20 @@ fn route(scope: &Scope<'_>, experts: u32) -> Route {
 fn grouped(scope: &Scope<'_>, what: Grouped, experts: u32, k: u32) -> Option<GroupedProduct> {
     let [top_k, n] = scope.result(0)[..] else { return None };
     let rows = Rows { per: top_k, ..scope.counted(0) };
-    let problem = GroupedProblem { what, rows, experts, n, k, scheme: scope.scheme() };
-    Some(GroupedProduct::new(problem, scope.target))
+    let placed = scope.placement.is_some();
+    let problem = GroupedProblem { what, rows, experts, n, k, scheme: scope.scheme(), placed };
+    let kernel = GroupedProduct::new(problem, scope.target);
+    Some(scope.placement.map_or(kernel, |placement| kernel.for_load(placement.busiest())))
+}
+
+/// The operands up to the weight, which is operand `weight`, and the result; before the weight the
+/// order in which its experts are stored, where there is one.
+fn with_order(scope: &Scope<'_>, weight: usize) -> Vec<Argument> {
+    let mut arguments: Vec<Argument> = (0..weight).map(Operand).collect();
+    let made_by = scope.view.producer(scope.op.operands[weight]);
+    if let Some(Attribute::Texts(paths)) = made_by.and_then(|op| op.attributes.get("paths")) {
+        arguments.extend(scope.order_of(&paths[0]).map(|(layer, _)| Order { layer }));
+    }
+    arguments.extend([Operand(weight), Result(0)]);
+    arguments
 }

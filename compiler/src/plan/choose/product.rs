@@ -25,7 +25,9 @@ pub fn weight(scope: &Scope<'_>) -> Source {
             let part = if stacked { &dims[1..] } else { &dims[..] };
             let panel_width = scope.target.limits().panel_width;
             let (n, k) = (part[0], part[1..].iter().product());
-            Source::Packed(Packed { paths, join, scheme: *scheme, n, k, panel_width })
+            let order = if stacked { scope.order_of(&paths[0]) } else { None };
+            let order = order.map_or(Vec::new(), |(_, order)| order.to_vec());
+            Source::Packed(Packed { paths, join, scheme: *scheme, n, k, panel_width, order })
         }
         _ => Source::Plain { paths, dims: scope.result(0).iter().map(|d| u64::from(*d)).collect() },
     }

@@ -1,0 +1,115 @@
+//! Experts stored by a profile: every answer as without it, the same file every time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sail_ir::Target;
+use sail_ir::artifact::Artifact;
+use sail_ir::expert_profile::{ExpertProfile, TokenKind};
+use sail_models::WeightSource;
+use sail_runtime::Options as Opening;
+use sail_tests::compiled::{artifact, compile, open, targets};
+use sail_tests::harness::{Outcome, Test, failed, told};
+use sail_tests::recorded::{RECORDED, Recorded};
+use sailc::golden::run::{observe, positions, rule};
+use sailc::golden::{Golden, Observed};
+use sailc::options::Options;
+
+/// With experts: one in the repository, one beside it.
+const EXPERTS: [Recorded; 2] = [RECORDED[1], RECORDED[4]];
+
+pub fn tests() -> Vec<Test> {
+    let same = EXPERTS.map(|recorded| {
+        let name = format!("{} answers with the same bytes however experts stand", recorded.name);
+        Test::new(name, move || same_bytes(&recorded))
+    });
+    let mut tests = Vec::from(same);
+    tests.push(Test::new("two compiles by one profile give the same bytes", same_file_twice));
+    tests
+}
+
+/// How many tokens went through an expert, by layer and number.
+type Load = (&'static str, fn(u32, u64) -> u64);
+
+/// A few much, most little; nothing counted; all of them through one.
+const LOADS: [Load; 3] = [
+    ("skewed", |layer, expert| 1 << ((expert * 7 + u64::from(layer)) % 13)),
+    ("empty", |_, _| 0),
+    ("all-to-one", |layer, expert| if expert == u64::from(layer) % 3 { 900 } else { 0 }),
+];
+
+/// A profile of `checkpoint` with this load.
+fn profile(checkpoint: &Path, (_, load): Load) -> Result<ExpertProfile, Outcome> {
+    let model = sail_models::open(checkpoint, WeightSource::Checkpoint).map_err(told)?;
+    let card = model.spec.card(1);
+    let count = card.decoder.experts.expect("the model has experts").count;
+    let layers = (0..card.decoder.layers as u32).map(|layer| (layer, count as u32));
+    let mut profile = ExpertProfile::new(card, layers);
+    for row in &mut profile.layers {
+        let counts = row.counts.of_mut(TokenKind::Prompt);
+        *counts = (0..count).map(|expert| load(row.layer, expert)).collect();
+    }
+    Ok(profile)
+}
+
+/// The recorded checkpoint compiled by a profile of this load.
+fn compiled(
+    recorded: &Recorded,
+    target: &Target,
+    load: Load,
+    (folder, threads): (&Path, usize),
+) -> Result<PathBuf, Outcome> {
+    let checkpoint = recorded.paths()?.0;
+    let path = folder.join(format!("{}.json", load.0));
+    let text = serde_json::to_vec(&profile(&checkpoint, load)?).map_err(failed)?;
+    fs::write(&path, text).map_err(failed)?;
+    let artifact = folder.join(format!("{}.{threads}.sail", load.0));
+    let options = Options { threads, expert_profile: Some(path), ..Options::new(target.clone()) };
+    compile(&checkpoint, &options, &artifact)?;
+    Ok(artifact)
+}
+
+/// Everything a golden case looks at.
+fn observed(path: &Path, golden: &Golden) -> Result<Vec<Observed>, Outcome> {
+    let context = Some(positions(golden).map_err(|error| failed(error.to_string()))?);
+    let options = Opening { context, slots: 1, taps: true, ..Opening::default() };
+    let program = open(path, &options)?;
+    let observe = |case| observe(&program, &case, rule(&program, false));
+    let cases = golden.cases().into_iter().map(observe);
+    cases.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))
+}
+
+fn same_bytes(recorded: &Recorded) -> Result<(), Outcome> {
+    let golden = Golden::open(&recorded.paths()?.1).map_err(told)?;
+    let folder = tempfile::tempdir().map_err(failed)?;
+    for target in targets()? {
+        let plain = artifact(recorded, &target)?;
+        let want = observed(&plain, &golden)?;
+        for load in LOADS {
+            let placed = compiled(recorded, &target, load, (folder.path(), 2))?;
+            let hash = |path: &Path| -> Result<String, Outcome> {
+                Ok(Artifact::open(path).map_err(told)?.weights().blake3.clone())
+            };
+            assert_ne!(hash(&plain)?, hash(&placed)?, "{}: the order is not in the file", load.0);
+            let got = observed(&placed, &golden)?;
+            for (case, (got, want)) in got.iter().zip(&want).enumerate() {
+                assert_eq!(got.greedy, want.greedy, "{target} {} {case}", load.0);
+                for ((name, got), (_, want)) in got.stages.iter().zip(&want.stages) {
+                    let same = got.iter().map(|v| v.to_bits()).eq(want.iter().map(|v| v.to_bits()));
+                    assert!(same, "{target} {} {case}: {name}", load.0);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn same_file_twice() -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let target = Target::parse("x86-64-v4").map_err(told)?;
+    let compiled = |threads| compiled(&EXPERTS[0], &target, LOADS[0], (folder.path(), threads));
+    let [one, two] = [compiled(1)?, compiled(2)?];
+    let [one, two] = [fs::read(one).map_err(failed)?, fs::read(two).map_err(failed)?];
+    assert!(one == two, "two compiles differ");
+    Ok(())
+}
