@@ -12,15 +12,13 @@ use std::fs;
 use std::path::Path;
 
 use sail_ir::expert_profile::{ExpertProfile, LayerProfile};
+use sail_kernels::experts::CALL_TOKENS;
 use sail_models::ModelSpec;
 use sail_models::spec::FeedForward;
 
 use crate::error::plain;
 
 pub use error::ProfileError;
-
-/// Tokens of the largest call of `prefill`, for which loads are expected.
-const CALL_TOKENS: u64 = 512;
 
 /// The order of the experts of each layer, and their load.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +93,7 @@ fn busiest_rows(row: &LayerProfile, top_k: u64) -> u32 {
     }
     let all: u128 = counts.iter().map(|count| u128::from(*count)).sum();
     let most = counts.into_iter().max().unwrap_or(0);
-    let rows = u128::from(CALL_TOKENS * top_k) * u128::from(most);
+    let rows = u128::from(CALL_TOKENS) * u128::from(top_k) * u128::from(most);
     let rows = rows.checked_div(all).unwrap_or(0).min(u128::from(CALL_TOKENS));
     u32::try_from(rows).expect("a few hundred")
 }

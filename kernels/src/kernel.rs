@@ -18,6 +18,7 @@ use sail_ir::help::Help;
 use sail_ir::plan::{Cost, Count, Grid};
 use sail_ir::target::Target;
 
+use crate::config::Shaped;
 use crate::emit::object::{CODE_ALIGNMENT, Flat, flatten};
 use crate::emit::{Builder, x86_64};
 
@@ -55,7 +56,7 @@ pub trait Kernel: Sync {
     /// Its row of `KERNELS`.
     fn family(&self) -> &'static str;
 
-    /// One name per problem and config: `linear.bf16.n4096.k2048.rms_norm`.
+    /// One name per problem: `linear.bf16.tokens.n4096.k2048.rms_norm_1e-6`.
     fn symbol(&self) -> String;
 
     /// Names of the pointers it takes, in their order.
@@ -71,6 +72,11 @@ pub trait Kernel: Sync {
     fn workspace_bytes(&self) -> u64;
 
     fn cost(&self) -> Cost;
+
+    /// Itself, when its code can be shaped in more than one way.
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        None
+    }
 
     /// Write the code. Refuses before writing anything, naming problem and config.
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError>;

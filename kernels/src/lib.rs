@@ -4,6 +4,7 @@
 //! then [`emit`] (the builder it is written with). This crate sees no graph and no model.
 
 pub mod attention;
+pub mod config;
 pub mod cost;
 pub mod elementwise;
 pub mod emit;
@@ -17,6 +18,7 @@ pub mod rows;
 pub mod table;
 pub mod vision;
 
+pub use config::{Config, Operand, Parameter, Shaped};
 pub use kernel::{Code, EmitError, Kernel, Rows, assembly, compile, llvm_ir};
 pub use table::{KERNELS, Template, Tolerance};
 

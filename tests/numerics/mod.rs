@@ -2,6 +2,7 @@
 
 mod attention;
 mod check;
+mod configs;
 mod elementwise;
 mod experts;
 mod norm;
@@ -22,6 +23,7 @@ pub fn tests() -> Vec<Test> {
         attention::tests(),
         tile_attention::tests(),
         experts::tests(),
+        configs::tests(),
     ]
     .into_iter()
     .flatten()

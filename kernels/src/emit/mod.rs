@@ -18,6 +18,8 @@ pub mod object;
 pub mod pieces;
 #[cfg(any(test, feature = "run"))]
 pub mod run;
+#[cfg(any(test, feature = "run"))]
+pub mod sample;
 #[cfg(test)]
 mod tests;
 pub mod value;

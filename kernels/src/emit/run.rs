@@ -1,5 +1,9 @@
 //! Execute compiled kernels in tests and benchmarks (feature `run`); the runtime has its own way.
 
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use memmap2::{Mmap, MmapMut};
 use sail_ir::plan::{ALIGNMENT, Cost, Grid};
 use sail_ir::target::Target;
@@ -118,11 +122,40 @@ impl Loaded {
     /// Work items of a call with these counts.
     #[must_use]
     pub fn items(&self, counts: Counts) -> u64 {
-        self.grid.items(match self.grid.count {
+        self.grid.items(self.counted(counts))
+    }
+
+    fn counted(&self, counts: Counts) -> u32 {
+        match self.grid.count {
             sail_ir::plan::Count::Tokens => counts.tokens,
             sail_ir::plan::Count::Images => counts.images,
             sail_ir::plan::Count::Outputs => counts.outputs,
-        })
+        }
+    }
+
+    /// Run one thread's share of the items: each call takes half of what is left, but no fewer than
+    /// are worth one.
+    ///
+    /// # Safety
+    ///
+    /// As for [`call`](Self::call).
+    unsafe fn share(
+        &self,
+        counts: Counts,
+        pointers: &Pointers,
+        [thread, threads]: [usize; 2],
+        workspace: *mut u8,
+    ) {
+        let (items, thread, threads) = (self.items(counts), thread as u64, threads as u64);
+        let least = self.grid.least_items(self.counted(counts));
+        let (mut first, end) = (items * thread / threads, items * (thread + 1) / threads);
+        while first < end {
+            let left = end - first;
+            let next = first + left.div_ceil(2).max(least).min(left);
+            // SAFETY: the caller vouches for it.
+            unsafe { self.call(counts, &pointers.0, first..next, workspace) };
+            first = next;
+        }
     }
 
     /// Call the code as the runtime does.
@@ -197,6 +230,100 @@ impl<F: Fn(&mut Builder<'_>) + Sync> Kernel for Snippet<F> {
         Ok(())
     }
 }
+
+/// Kernels of one problem over the same buffers, timed in turn by several threads.
+pub struct Race {
+    counts: Counts,
+    threads: usize,
+    /// Copies of each argument; weights have several, so that they come from memory as in a model.
+    buffers: Vec<Vec<Guarded>>,
+}
+
+/// Bytes of all copies of a weight together: more than most caches.
+const WEIGHT_BYTES: usize = 256 << 20;
+
+/// Most copies of a weight.
+const MOST_COPIES: usize = 64;
+
+impl Race {
+    /// Place copies of `buffers`, in the order of the arguments; `weight` says which of them a model
+    /// has one of for each layer.
+    #[must_use]
+    pub fn new(counts: Counts, threads: usize, buffers: &[Vec<u8>], weight: Option<usize>) -> Self {
+        let copies = |at: usize, bytes: &[u8]| match weight {
+            Some(weight) if weight == at => {
+                (WEIGHT_BYTES / bytes.len().max(1)).clamp(1, MOST_COPIES)
+            }
+            _ => 1,
+        };
+        let buffers = buffers.iter().enumerate().map(|(at, bytes)| {
+            (0..copies(at, bytes)).map(|_| Guarded::of(bytes)).collect::<Vec<_>>()
+        });
+        Self { counts, threads: threads.max(1), buffers: buffers.collect() }
+    }
+
+    /// Run both kernels `rounds` times, one after the other, and give the times of each round. Which
+    /// is first changes from round to round, so that what drifts meets both alike.
+    ///
+    /// Work is cut as the host device cuts it, but nobody takes work of another thread.
+    ///
+    /// # Panics
+    ///
+    /// When the kernels have other arguments than there are buffers.
+    pub fn run(&mut self, kernels: [&Loaded; 2], rounds: usize) -> Vec<[Duration; 2]> {
+        let pointers: Vec<Pointers> = (0..MOST_COPIES)
+            .map(|copy| {
+                let of = |copies: &mut Vec<Guarded>| {
+                    let copy = copy % copies.len();
+                    copies[copy].pointer()
+                };
+                Pointers(self.buffers.iter_mut().map(of).collect())
+            })
+            .collect();
+        let order = |round: usize| if round.is_multiple_of(2) { [0, 1] } else { [1, 0] };
+        let barrier = Barrier::new(self.threads);
+        let work = |thread: usize| {
+            let bytes = kernels.iter().map(|kernel| kernel.workspace_bytes).max().unwrap_or(0);
+            let mut workspace = Guarded::of(&poisoned(bytes));
+            let mut times = vec![[Duration::ZERO; 2]; rounds];
+            for (round, times) in times.iter_mut().enumerate() {
+                for (turn, which) in order(round).into_iter().enumerate() {
+                    let pointers = &pointers[(2 * round + turn) % MOST_COPIES];
+                    barrier.wait();
+                    let start = Instant::now();
+                    // SAFETY: the buffers outlive the scope below and are as large as those the
+                    // caller sized for the problem; threads take different items, which write
+                    // different bytes; the workspace is this thread's own.
+                    unsafe {
+                        kernels[which].share(
+                            self.counts,
+                            pointers,
+                            [thread, self.threads],
+                            workspace.pointer(),
+                        );
+                    }
+                    barrier.wait();
+                    times[which] = start.elapsed();
+                }
+            }
+            times
+        };
+        thread::scope(|scope| {
+            let work = &work;
+            for thread in 1..self.threads {
+                scope.spawn(move || work(thread));
+            }
+            work(0)
+        })
+    }
+}
+
+/// Where the arguments of a call are.
+struct Pointers(Vec<*mut u8>);
+
+// SAFETY: addresses of memory that outlives the threads; who may write where is the kernel's
+// business, whose items are independent of each other.
+unsafe impl Sync for Pointers {}
 
 /// A kernel with its buffers in place, to be run again and again by one thread.
 pub struct Prepared {

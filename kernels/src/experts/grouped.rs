@@ -15,6 +15,7 @@ use sail_ir::plan::{Cost, Grid};
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
+use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Builder, F32, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::linear::product::{Product, Workspace};
@@ -22,12 +23,15 @@ use crate::linear::{direct, row_of, store_gated, store_row};
 use crate::rows::index_at;
 use crate::table::by_scheme;
 
-/// Panels of one work item: enough that rows which are brought in for one item alone, at the ends of
-/// a call, are worth it.
+/// Panels of one work item, by rule: enough that rows which are brought in for one item alone, at the
+/// ends of a call, are worth it.
 const PANELS_PER_ITEM: u32 = 4;
 
 /// Rows of an expert gathered at once, where nothing is known of how many there are.
 const ROWS_AT_ONCE: u32 = 256;
+
+/// Tokens of the largest call of a prompt, for which a load is expected.
+pub const CALL_TOKENS: u32 = 512;
 
 /// Bytes of the second cache that gathered rows may take.
 const NEAR_BYTES: u64 = 1 << 20;
@@ -62,6 +66,9 @@ pub struct GroupedProduct {
     problem: GroupedProblem,
     product: Product,
     rows_at_once: u32,
+    panels_per_item: u32,
+    /// Rows expected of the busiest expert in a call of [`CALL_TOKENS`]; 0 where nothing is known.
+    busiest: u32,
 }
 
 /// The pointers of a grouped product, by what they are.
@@ -88,16 +95,19 @@ impl GroupedProduct {
     #[must_use]
     pub fn new(problem: GroupedProblem, target: &Target) -> Self {
         let product = Product::new(problem.k, problem.scheme, target);
-        Self { problem, product, rows_at_once: ROWS_AT_ONCE }
+        let (rows_at_once, panels_per_item) = (ROWS_AT_ONCE, PANELS_PER_ITEM);
+        Self { problem, product, rows_at_once, panels_per_item, busiest: 0 }
     }
 
-    /// Shape blocks for a busiest expert that is expected to have `rows` rows in the largest call.
+    /// Shape blocks for a busiest expert that is expected to have `rows` rows in a call of
+    /// [`CALL_TOKENS`].
     ///
     /// More rows than are usually gathered at once are cut into as few equal blocks as fit the second
     /// cache, so that the expert's weights are read as few times; a quarter more is reckoned with, as
     /// loads differ from call to call.
     #[must_use]
     pub fn for_load(mut self, rows: u32) -> Self {
+        self.busiest = rows;
         let wanted = rows + rows / 4;
         if wanted > ROWS_AT_ONCE {
             let fits = u32::try_from(NEAR_BYTES / self.product.row_stride()).unwrap_or(u32::MAX);
@@ -189,7 +199,7 @@ impl GroupedProduct {
         let past_run = k.add(run, runs);
         let panels = k.index(self.panels().into());
         let [first_panel, past_panel] = [run, past_run].map(|run| {
-            let panel = k.mul_constant(run, PANELS_PER_ITEM.into());
+            let panel = k.mul_constant(run, self.panels_per_item.into());
             k.min(panel, panels)
         });
 
@@ -283,7 +293,7 @@ impl Kernel for GroupedProduct {
     }
 
     fn grid(&self) -> Grid {
-        let columns = self.panels().div_ceil(PANELS_PER_ITEM) * self.problem.experts;
+        let columns = self.panels().div_ceil(self.panels_per_item) * self.problem.experts;
         // A call brings rows in once for all its runs over the experts: half of all items, which is
         // one of two threads' share, should stay together.
         let run = columns.div_ceil(2);
@@ -309,6 +319,10 @@ impl Kernel for GroupedProduct {
         }
     }
 
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        Some(self)
+    }
+
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         let pointers = self.pointers(k);
         let workspace = self.product.carve(k, self.rows_at_once.into());
@@ -322,6 +336,61 @@ impl Kernel for GroupedProduct {
             part.next
         });
         Ok(())
+    }
+}
+
+impl Shaped for GroupedProduct {
+    fn config(&self) -> Config {
+        let Product { most_rows, foreseeing_rows: foresee, .. } = self.product;
+        let (block, panels) = (self.rows_at_once, self.panels_per_item);
+        let values = [("rows", most_rows), ("block", block), ("panels", panels)];
+        Config::new(&[values.as_slice(), &[("foresee", foresee)]].concat())
+    }
+
+    fn space(&self) -> Vec<Parameter> {
+        let [rows, foresee] = self.product.space();
+        let block = Parameter::block(self.rows_at_once, self.product.row_stride());
+        let most = self.panels();
+        let panels = Parameter::new("panels", self.panels_per_item, |panels| panels <= most);
+        vec![rows, block, panels, foresee]
+    }
+
+    fn with(&self, config: &Config) -> Box<dyn Kernel> {
+        let product = self.product.with(config);
+        let (rows_at_once, panels_per_item) = (config.get("block"), config.get("panels"));
+        Box::new(Self { product, rows_at_once, panels_per_item, ..*self })
+    }
+
+    fn operands(&self, count: u32) -> Vec<Operand> {
+        let GroupedProblem { what, rows, experts, n, k, .. } = self.problem;
+        let sorted = count * rows.per;
+        let read = if what == Grouped::GateUpSilu { count } else { sorted };
+        let operand = |name: &&str| match *name {
+            "x" => Operand::Values(u64::from(read) * u64::from(k)),
+            "order" => Operand::Numbers((0..sorted.cast_signed()).collect()),
+            "starts" => Operand::Numbers(self.starts(count)),
+            "stored" => Operand::Numbers((0..experts.cast_signed()).collect()),
+            "weight" => self.product.weight(u64::from(experts) * u64::from(self.panels())),
+            _ => Operand::Output(2 * u64::from(sorted) * u64::from(n)),
+        };
+        self.arguments().iter().map(operand).collect()
+    }
+}
+
+impl GroupedProduct {
+    /// Where the rows of each expert start: the busiest one's first, those of all others as even as
+    /// they can be.
+    fn starts(&self, count: u32) -> Vec<i32> {
+        let experts = u64::from(self.problem.experts);
+        let rows = u64::from(count) * u64::from(self.problem.rows.per);
+        let busiest = u64::from(self.busiest) * u64::from(count) / u64::from(CALL_TOKENS);
+        let first = busiest.max(rows / experts).min(rows);
+        let start = |expert: u64| match expert {
+            0 => 0,
+            1 if experts == 1 => rows,
+            _ => first + (rows - first) * (expert - 1) / (experts - 1),
+        };
+        (0..=experts).map(|expert| i32::try_from(start(expert)).expect("rows of a call")).collect()
     }
 }
 

@@ -6,12 +6,13 @@ use sail_ir::target::Target;
 
 use super::Route;
 use super::route::MOST_LANES;
+use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::linear::product::Product;
 use crate::linear::{direct, row_of};
 
-/// Rows of one work item: two steps of the product.
+/// Rows of one work item, by rule: two steps of the product.
 const ROWS_PER_BLOCK: u32 = 24;
 
 /// [`Route`] of the logits `x · weightᵀ`: `x [t, width]`, `weight [experts, width]` packed as bf16
@@ -23,12 +24,14 @@ const ROWS_PER_BLOCK: u32 = 24;
 pub struct LinearRoute {
     route: Route,
     product: Product,
+    block: u32,
 }
 
 impl LinearRoute {
     #[must_use]
     pub fn new(width: u32, route: Route, target: &Target) -> Self {
-        Self { route, product: Product::new(width, Scheme::Bf16, target) }
+        let product = Product::new(width, Scheme::Bf16, target);
+        Self { route, product, block: ROWS_PER_BLOCK }
     }
 
     fn panels(&self) -> u64 {
@@ -86,11 +89,11 @@ impl Kernel for LinearRoute {
     }
 
     fn grid(&self) -> Grid {
-        Rows::TOKENS.grid(ROWS_PER_BLOCK, 1)
+        Rows::TOKENS.grid(self.block, 1)
     }
 
     fn workspace_bytes(&self) -> u64 {
-        let rows = u64::from(ROWS_PER_BLOCK);
+        let rows = u64::from(self.block);
         let logits = rows * self.row_bytes();
         self.product.workspace_bytes(rows) + logits + self.route.chosen_bytes()
     }
@@ -105,11 +108,15 @@ impl Kernel for LinearRoute {
         }
     }
 
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        Some(self)
+    }
+
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         self.route.check(self)?;
         let [x, weight, ids, weights] = k.arguments::<4>();
-        let workspace = self.product.carve(k, ROWS_PER_BLOCK.into());
-        let logits = k.carve(u64::from(ROWS_PER_BLOCK) * self.row_bytes());
+        let workspace = self.product.carve(k, self.block.into());
+        let logits = k.carve(u64::from(self.block) * self.row_bytes());
         let chosen = k.carve(self.route.chosen_bytes());
         k.for_each_block(&self.grid(), |k, block| {
             k.note("1 pack: the rows of the block into the workspace");
@@ -141,5 +148,33 @@ impl Kernel for LinearRoute {
             });
         });
         Ok(())
+    }
+}
+
+impl Shaped for LinearRoute {
+    fn config(&self) -> Config {
+        let Product { most_rows, foreseeing_rows: foresee, .. } = self.product;
+        Config::new(&[("rows", most_rows), ("block", self.block), ("foresee", foresee)])
+    }
+
+    fn space(&self) -> Vec<Parameter> {
+        let [rows, foresee] = self.product.space();
+        let bytes = self.product.row_stride() + self.row_bytes();
+        vec![rows, Parameter::block(self.block, bytes), foresee]
+    }
+
+    fn with(&self, config: &Config) -> Box<dyn Kernel> {
+        let (product, block) = (self.product.with(config), config.get("block"));
+        Box::new(Self { product, block, ..self.clone() })
+    }
+
+    fn operands(&self, count: u32) -> Vec<Operand> {
+        let (rows, chosen) = (u64::from(count), u64::from(count) * u64::from(self.route.top_k));
+        vec![
+            Operand::Values(rows * u64::from(self.product.k)),
+            self.product.weight(self.panels()),
+            Operand::Output(4 * chosen),
+            Operand::Output(2 * chosen),
+        ]
     }
 }

@@ -11,6 +11,6 @@ mod route;
 
 pub use combine::Combine;
 pub use group_by_expert::GroupByExpert;
-pub use grouped::{Grouped, GroupedProblem, GroupedProduct};
+pub use grouped::{CALL_TOKENS, Grouped, GroupedProblem, GroupedProduct};
 pub use linear_route::LinearRoute;
 pub use route::Route;

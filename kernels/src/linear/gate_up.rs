@@ -8,7 +8,8 @@ use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::product::Product;
-use super::{Columns, PANELS_PER_CALL, Prologue, ROWS_PER_BLOCK, for_each_panel};
+use super::{Blocks, Columns, Prologue, for_each_panel};
+use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Bf16, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::table::by_scheme;
@@ -31,12 +32,14 @@ pub struct GateUpSiluProblem {
 pub struct GateUpSilu {
     problem: GateUpSiluProblem,
     product: Product,
+    blocks: Blocks,
 }
 
 impl GateUpSilu {
     #[must_use]
     pub fn new(problem: GateUpSiluProblem, target: &Target) -> Self {
-        Self { problem, product: Product::new(problem.k, problem.scheme, target) }
+        let product = Product::new(problem.k, problem.scheme, target);
+        Self { problem, product, blocks: Blocks::RULE }
     }
 
     fn panels(&self) -> u32 {
@@ -72,11 +75,12 @@ impl Kernel for GateUpSilu {
     }
 
     fn grid(&self) -> Grid {
-        Grid { run: PANELS_PER_CALL, ..self.problem.rows.grid(ROWS_PER_BLOCK, self.panels()) }
+        let Blocks { rows, run } = self.blocks;
+        Grid { run, ..self.problem.rows.grid(rows, self.panels()) }
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.product.workspace_bytes(ROWS_PER_BLOCK.into())
+        self.product.workspace_bytes(self.blocks.rows.into())
     }
 
     fn cost(&self) -> Cost {
@@ -90,6 +94,10 @@ impl Kernel for GateUpSilu {
             arithmetic: self.product.arithmetic(),
             ..Cost::default()
         }
+    }
+
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        Some(self)
     }
 
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
@@ -106,7 +114,7 @@ impl Kernel for GateUpSilu {
                 return Err(EmitError::no_fit(self, "no model shuffles pixels before a gate"));
             }
         };
-        let workspace = self.product.carve(k, ROWS_PER_BLOCK.into());
+        let workspace = self.product.carve(k, self.blocks.rows.into());
         k.for_each_block(&self.grid(), |k, block| {
             k.note("1 pack: the rows of the block into the workspace");
             self.problem.prologue.fill(k, &self.product, &block, (x, &parameters), workspace);
@@ -119,6 +127,33 @@ impl Kernel for GateUpSilu {
             });
         });
         Ok(())
+    }
+}
+
+impl Shaped for GateUpSilu {
+    fn config(&self) -> Config {
+        self.blocks.config(&self.product)
+    }
+
+    fn space(&self) -> Vec<Parameter> {
+        self.blocks.space(&self.product, self.panels())
+    }
+
+    fn with(&self, config: &Config) -> Box<dyn Kernel> {
+        let (product, blocks) = (self.product.with(config), Blocks::of(config));
+        Box::new(Self { product, blocks, ..*self })
+    }
+
+    fn operands(&self, count: u32) -> Vec<Operand> {
+        let GateUpSiluProblem { rows, n, k, .. } = self.problem;
+        let rows = u64::from(count) * u64::from(rows.per);
+        let operand = |name: &&str| match *name {
+            "x" => Operand::Values(rows * u64::from(k)),
+            "weight" => self.product.weight(self.panels().into()),
+            "y" => Operand::Output(2 * rows * u64::from(n)),
+            _ => Operand::Values(k.into()),
+        };
+        self.arguments().iter().map(operand).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Products: `linear` with what precedes and follows it, and `gate_up_silu`.
 //!
-//! A work item is one panel of outputs for a block of up to [`ROWS_PER_BLOCK`] rows. A thread
+//! A work item is one panel of outputs for a block of up to [`Blocks::rows`] rows. A thread
 //! brings the rows of a block into its workspace once (through the [`Prologue`]) and multiplies
 //! them with one panel after the other, reading the weights in the order of their bytes.
 
@@ -15,6 +15,7 @@ use sail_ir::plan::{Cost, Grid};
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
+use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Bf16, Block, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::table::by_scheme;
@@ -25,13 +26,39 @@ use product::Product;
 pub use prologue::Prologue;
 pub(crate) use prologue::{direct, rms_scale, row_of};
 
-/// Most rows a thread packs at once: many enough that a panel is multiplied for longer than it takes
-/// to come from memory, few enough that they stay near.
-pub const ROWS_PER_BLOCK: u32 = 256;
+/// How rows and panels are cut into work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Blocks {
+    /// Most rows a thread packs at once.
+    pub rows: u32,
+    /// Panels that should be multiplied with the same packed rows.
+    pub run: u32,
+}
 
-/// Panels that should be multiplied with the same packed rows: packing a row takes the time of two
-/// or three.
-const PANELS_PER_CALL: u32 = 64;
+impl Blocks {
+    /// The rule. Rows: many enough that a panel is multiplied for longer than it takes to come from
+    /// memory, few enough that they stay near. Panels: packing a row takes the time of two or three.
+    pub const RULE: Self = Self { rows: 256, run: 64 };
+
+    /// What is chosen, with that of `product`.
+    pub fn config(self, product: &Product) -> Config {
+        let Self { rows, run } = self;
+        let (most, foresee) = (product.most_rows, product.foreseeing_rows);
+        Config::new(&[("rows", most), ("block", rows), ("run", run), ("foresee", foresee)])
+    }
+
+    /// What can be chosen, with that of `product`, for a weight of so many panels.
+    pub fn space(self, product: &Product, panels: u32) -> Vec<Parameter> {
+        let [rows, foresee] = product.space();
+        let block = Parameter::block(self.rows, product.row_stride());
+        let run = Parameter::new("run", self.run, |run| run < panels);
+        vec![rows, block, run, foresee]
+    }
+
+    pub fn of(config: &Config) -> Self {
+        Self { rows: config.get("block"), run: config.get("run") }
+    }
+}
 
 /// What is applied to the sum and the bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +96,14 @@ pub struct LinearProblem {
 pub struct Linear {
     problem: LinearProblem,
     product: Product,
+    blocks: Blocks,
 }
 
 impl Linear {
     #[must_use]
     pub fn new(problem: LinearProblem, target: &Target) -> Self {
-        Self { problem, product: Product::new(problem.k, problem.scheme, target) }
+        let product = Product::new(problem.k, problem.scheme, target);
+        Self { problem, product, blocks: Blocks::RULE }
     }
 
     fn panels(&self) -> u32 {
@@ -183,11 +212,12 @@ impl Kernel for Linear {
     }
 
     fn grid(&self) -> Grid {
-        Grid { run: PANELS_PER_CALL, ..self.problem.rows.grid(ROWS_PER_BLOCK, self.panels()) }
+        let Blocks { rows, run } = self.blocks;
+        Grid { run, ..self.problem.rows.grid(rows, self.panels()) }
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.product.workspace_bytes(ROWS_PER_BLOCK.into())
+        self.product.workspace_bytes(self.blocks.rows.into())
     }
 
     fn cost(&self) -> Cost {
@@ -205,6 +235,10 @@ impl Kernel for Linear {
         }
     }
 
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        Some(self)
+    }
+
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         if let Prologue::ShuffleLayerNorm { grid, .. } = self.problem.prologue
             && !(grid.is_multiple_of(2) && self.problem.k.is_multiple_of(4))
@@ -212,7 +246,7 @@ impl Kernel for Linear {
             return Err(EmitError::no_fit(self, "four patches side by side need an even grid"));
         }
         let pointers = self.pointers(k);
-        let workspace = self.product.carve(k, ROWS_PER_BLOCK.into());
+        let workspace = self.product.carve(k, self.blocks.rows.into());
         k.for_each_block(&self.grid(), |k, block| {
             k.note("1 pack: the rows of the block into the workspace");
             let inputs = (pointers.x, pointers.parameters.as_slice());
@@ -227,6 +261,36 @@ impl Kernel for Linear {
             });
         });
         Ok(())
+    }
+}
+
+impl Shaped for Linear {
+    fn config(&self) -> Config {
+        self.blocks.config(&self.product)
+    }
+
+    fn space(&self) -> Vec<Parameter> {
+        self.blocks.space(&self.product, self.panels())
+    }
+
+    fn with(&self, config: &Config) -> Box<dyn Kernel> {
+        let (product, blocks) = (self.product.with(config), Blocks::of(config));
+        Box::new(Self { product, blocks, ..*self })
+    }
+
+    fn operands(&self, count: u32) -> Vec<Operand> {
+        let LinearProblem { rows, n, k, .. } = self.problem;
+        let rows = u64::from(count) * u64::from(rows.per);
+        let outputs = rows * u64::from(n);
+        let operand = |name: &&str| match *name {
+            "x" => Operand::Values(rows * u64::from(k)),
+            "weight" => self.product.weight(self.panels().into()),
+            "bias" => Operand::Values(n.into()),
+            "residual" => Operand::Values(outputs),
+            "y" => Operand::Output(2 * outputs),
+            _ => Operand::Values(k.into()),
+        };
+        self.arguments().iter().map(operand).collect()
     }
 }
 

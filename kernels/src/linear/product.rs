@@ -11,6 +11,7 @@ use sail_ir::scheme::Scheme;
 use sail_ir::target::{Limits, Target};
 
 use super::inner::{bf16, int4, int8, int8_weight};
+use crate::config::{Config, Operand, Parameter};
 use crate::emit::{Bf16, Bool, Builder, F32, Index, Piece, Ptr};
 
 /// Fewest rows whose multiplication takes longer than their panel takes to come from memory.
@@ -30,6 +31,8 @@ pub struct Product {
     /// Whether packed rows take twice the room: the target lacks the instruction that multiplies
     /// their values as they are.
     pub widened: bool,
+    /// Fewest rows multiplied at once for which the next panel is brought near.
+    pub foreseeing_rows: u32,
 }
 
 /// The thread's own memory for one product.
@@ -73,7 +76,30 @@ impl Product {
             Scheme::Int8 => int8::shape(target),
             Scheme::Int4 => int4::shape(target),
         };
-        Self { k, scheme, lanes, most_rows, widened }
+        Self { k, scheme, lanes, most_rows, widened, foreseeing_rows: FORESEEING_ROWS }
+    }
+
+    /// What can be chosen about it, as the rule has shaped it: `rows`, of which the rule takes as many
+    /// as registers have room for, and `foresee`.
+    #[must_use]
+    pub fn space(&self) -> [Parameter; 2] {
+        [
+            Parameter::new("rows", self.most_rows, |rows| rows <= self.most_rows),
+            Parameter::new("foresee", self.foreseeing_rows, |_| true),
+        ]
+    }
+
+    /// A packed weight of so many panels.
+    #[must_use]
+    pub fn weight(&self, panels: u64) -> Operand {
+        Operand::Panels { scheme: self.scheme, count: panels, k: self.k }
+    }
+
+    /// The same with these values.
+    #[must_use]
+    pub fn with(self, config: &Config) -> Self {
+        let (most_rows, foreseeing_rows) = (config.get("rows"), config.get("foresee"));
+        Self { most_rows, foreseeing_rows, ..self }
     }
 
     /// What values are multiplied in.
@@ -341,7 +367,7 @@ impl<'c> Step<'c> {
         place: Ptr<'c>,
         vectors: u64,
     ) {
-        if self.rows < FORESEEING_ROWS || self.unpacked.is_some() {
+        if self.rows < product.foreseeing_rows || self.unpacked.is_some() {
             return;
         }
         product.foresee(k, place, vectors);

@@ -41,8 +41,8 @@ fn a_row_does_not_depend_on_its_neighbours() {
     }
 }
 
-/// The inner loops of a large product, as lines of assembly.
-fn inner_loops(scheme: Scheme, target: &Target) -> Vec<Vec<String>> {
+/// The inner loops of a large product that multiplies `rows` rows at once, as lines of assembly.
+fn inner_loops(scheme: Scheme, target: &Target, rows: u32) -> Vec<Vec<String>> {
     let problem = LinearProblem {
         rows: Rows::TOKENS,
         n: 4096,
@@ -51,7 +51,9 @@ fn inner_loops(scheme: Scheme, target: &Target) -> Vec<Vec<String>> {
         prologue: Prologue::Direct,
         epilogue: Epilogue::NONE,
     };
-    let text = crate::assembly(&Linear::new(problem, target), target).unwrap();
+    let linear = Linear::new(problem, target);
+    let linear = linear.with(&linear.config().with("rows", rows));
+    let text = crate::assembly(linear.as_ref(), target).unwrap();
     let mut blocks: Vec<Vec<String>> = vec![Vec::new()];
     for line in text.lines().map(str::trim) {
         if line.starts_with(".LBB") {
@@ -81,18 +83,23 @@ fn all() -> impl Iterator<Item = (Scheme, Target)> {
 #[test]
 fn inner_loops_keep_all_sums_in_registers() {
     for (scheme, target) in all() {
-        let loops = inner_loops(scheme, &target);
-        // One for each number of rows that are multiplied at once.
         let product = Product::new(2048, scheme, &target);
-        let sizes = |most: u32| 1 + [8, 4, 2, 1].iter().filter(|size| **size < most).count();
-        let direct = match scheme {
-            Scheme::Int8Weight => sizes(inner::int8_weight::most_direct_rows(&product)),
-            _ => 0,
-        };
-        assert_eq!(loops.len(), sizes(product.most_rows) + direct, "{scheme} {target}");
-        for line in loops.iter().flatten() {
-            let spills = line.contains("%rsp") && line.contains("mm");
-            assert!(!spills, "{scheme} {target} spills: {line}");
+        let [rows, _] = product.space();
+        for most in rows.values {
+            let loops = inner_loops(scheme, &target, most);
+            // One for each number of rows that are multiplied at once.
+            let sizes = |most: u32| 1 + [8, 4, 2, 1].iter().filter(|size| **size < most).count();
+            let direct = match scheme {
+                Scheme::Int8Weight => {
+                    sizes(inner::int8_weight::most_direct_rows(&product).min(most))
+                }
+                _ => 0,
+            };
+            assert_eq!(loops.len(), sizes(most) + direct, "{scheme} {target} {most}");
+            for line in loops.iter().flatten() {
+                let spills = line.contains("%rsp") && line.contains("mm");
+                assert!(!spills, "{scheme} {target} {most} spills: {line}");
+            }
         }
     }
 }
@@ -100,7 +107,8 @@ fn inner_loops_keep_all_sums_in_registers() {
 #[test]
 fn inner_loops_read_the_weights_in_the_order_of_their_bytes() {
     for (scheme, target) in all() {
-        for block in inner_loops(scheme, &target) {
+        let most = Product::new(2048, scheme, &target).most_rows;
+        for block in inner_loops(scheme, &target, most) {
             let offsets: Vec<(String, i64)> =
                 block.iter().filter_map(|line| panel_load(line)).collect();
             // Four steps a turn, each of two vectors or, of nibbles, one.

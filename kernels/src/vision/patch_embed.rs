@@ -7,13 +7,14 @@ use sail_ir::plan::{Cost, Count, Grid};
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
+use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Bf16, Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::linear::product::{OpenRow, Product};
 use crate::linear::rms_scale;
 use crate::table::by_scheme;
 
-/// Patches of one work item: a few steps of the product, and sums that fit the second cache.
+/// Patches of one work item, by rule: a few steps of the product, and sums that fit the second cache.
 const ROWS_PER_BLOCK: u32 = 48;
 
 /// `y = rms_norm(patches(pixels) · weightᵀ + bias, norm) + positions`: pixels `[images, channels,
@@ -35,13 +36,15 @@ pub struct PatchEmbedProblem {
 pub struct PatchEmbed {
     problem: PatchEmbedProblem,
     product: Product,
+    block: u32,
 }
 
 impl PatchEmbed {
     #[must_use]
     pub fn new(problem: PatchEmbedProblem, target: &Target) -> Self {
         let k = problem.channels * problem.patch * problem.patch;
-        Self { problem, product: Product::new(k, problem.scheme, target) }
+        let product = Product::new(k, problem.scheme, target);
+        Self { problem, product, block: ROWS_PER_BLOCK }
     }
 
     fn panels(&self) -> u64 {
@@ -169,11 +172,11 @@ impl Kernel for PatchEmbed {
 
     fn grid(&self) -> Grid {
         let per = self.side() * self.side();
-        Rows { count: Count::Images, per }.grid(ROWS_PER_BLOCK, 1)
+        Rows { count: Count::Images, per }.grid(self.block, 1)
     }
 
     fn workspace_bytes(&self) -> u64 {
-        let rows = u64::from(ROWS_PER_BLOCK);
+        let rows = u64::from(self.block);
         self.product.workspace_bytes(rows) + rows * self.sums_stride() * 4
     }
 
@@ -189,14 +192,18 @@ impl Kernel for PatchEmbed {
         }
     }
 
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        Some(self)
+    }
+
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         if !self.problem.size.is_multiple_of(self.problem.patch) {
             return Err(EmitError::no_fit(self, "an image tile must be whole patches"));
         }
         let [pixels, weight, bias, norm, positions, y] = k.arguments::<6>();
         let n = u64::from(self.problem.n);
-        let workspace = self.product.carve(k, ROWS_PER_BLOCK.into());
-        let kept = k.carve(u64::from(ROWS_PER_BLOCK) * self.sums_stride() * 4);
+        let workspace = self.product.carve(k, self.block.into());
+        let kept = k.carve(u64::from(self.block) * self.sums_stride() * 4);
         k.for_each_block(&self.grid(), |k, block| {
             k.note("1 pack: the pixels of each patch as one row");
             let (zero, panels) = (k.index(0), k.index(self.panels()));
@@ -227,5 +234,37 @@ impl Kernel for PatchEmbed {
             });
         });
         Ok(())
+    }
+}
+
+impl Shaped for PatchEmbed {
+    fn config(&self) -> Config {
+        let Product { most_rows, foreseeing_rows: foresee, .. } = self.product;
+        Config::new(&[("rows", most_rows), ("block", self.block), ("foresee", foresee)])
+    }
+
+    fn space(&self) -> Vec<Parameter> {
+        let [rows, foresee] = self.product.space();
+        let bytes = self.product.row_stride() + 4 * self.sums_stride();
+        vec![rows, Parameter::block(self.block, bytes), foresee]
+    }
+
+    fn with(&self, config: &Config) -> Box<dyn Kernel> {
+        let (product, block) = (self.product.with(config), config.get("block"));
+        Box::new(Self { product, block, ..*self })
+    }
+
+    fn operands(&self, count: u32) -> Vec<Operand> {
+        let PatchEmbedProblem { channels, size, n, .. } = self.problem;
+        let n = u64::from(n);
+        let patches = u64::from(self.side()).pow(2);
+        vec![
+            Operand::Values(u64::from(count) * u64::from(channels) * u64::from(size).pow(2)),
+            self.product.weight(self.panels()),
+            Operand::Values(n),
+            Operand::Values(n),
+            Operand::Values(patches * n),
+            Operand::Output(2 * u64::from(count) * patches * n),
+        ]
     }
 }

@@ -12,7 +12,8 @@ use crate::emit::{Builder, F32, I32, Index, Ptr};
 
 /// Most rows for which a panel is not worth unpacking; their sums leave registers for conversions.
 pub fn most_direct_rows(product: &Product) -> u32 {
-    if product.widened { 2 } else { 8 }
+    let most = if product.widened { 2 } else { 8 };
+    most.min(product.most_rows)
 }
 
 /// Turns a byte that is 128 more than its integer into the integer, four at a time.
