@@ -6,6 +6,7 @@ mod explain;
 mod inspect;
 mod progress;
 mod synth;
+mod tune;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,8 @@ pub enum Command {
     Explain(explain::Explain),
     /// Write a random checkpoint of a published size.
     Synth(synth::Synth),
+    /// Find the fastest configs of a model's kernels on this machine, and pin them.
+    Tune(tune::Tune),
     /// Compare a `.sail` file with recorded outputs of an independent reference.
     Verify(verify::Verify),
 }
@@ -49,6 +52,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Inspect(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Synth(command) => command.run(),
+        Command::Tune(command) => command.run(),
         Command::Verify(command) => command.run(),
     }
 }

@@ -319,6 +319,42 @@ pub const CODES: &[Code] = &[
         "The file was counted with a model of other layers, experts or choices a token; count again with an artifact of this checkpoint, in any scheme.",
     ),
     row(
+        "SC0340",
+        "a lock cannot be read or written",
+        1,
+        "The file system refused the file that `--lock` names.",
+    ),
+    row(
+        "SC0341",
+        "a lock is not understood",
+        3,
+        "A lock has a head and then one problem a line: target, kernel, config. The message gives the line.",
+    ),
+    row(
+        "SC0342",
+        "a stale lock",
+        3,
+        "The lock was written by a compiler that had other configs to choose from, or made other code from them; what was measured then says nothing now. Without `--lock` the built-in rules choose; answers are the same.",
+    ),
+    row(
+        "SC0343",
+        "a config that does not fit",
+        3,
+        "A line of the lock gives a kernel of this model a value it cannot take. Lines about kernels of other models are let be.",
+    ),
+    row(
+        "SC0344",
+        "nothing to tune",
+        2,
+        "`--only` names a family of which this model has no kernel, or whose code has one shape only.",
+    ),
+    row(
+        "SC0345",
+        "measurements cannot be written",
+        1,
+        "The file system refused the file that `--db` names.",
+    ),
+    row(
         "SC0401",
         "an artifact cannot be read or written",
         1,

@@ -5,6 +5,8 @@ use std::io;
 
 use sail_ir::{Help, Scheme};
 
+use crate::lock::LockError;
+
 /// Any error that has a code, a hint and an exit status.
 pub type Failure = Box<dyn Help>;
 
@@ -44,6 +46,8 @@ pub enum CompileError {
     Plan { because: String },
     /// A weight holds a value that its scheme cannot.
     NotFinite { path: String, row: u64, column: u64, scheme: Scheme },
+    /// A config of the lock does not fit.
+    Lock(LockError),
     /// A file the artifact carries cannot be read.
     Read { path: String, because: String },
 }
@@ -92,6 +96,7 @@ impl fmt::Display for CompileError {
                 f,
                 "weight `{path}` cannot be stored as `{scheme}`\n  because the value in row {row}, column {column} is infinite or not a number"
             ),
+            Self::Lock(error) => error.fmt(f),
             Self::Read { path, because } => {
                 write!(f, "cannot read `{path}`\n  because {because}")
             }
@@ -110,6 +115,7 @@ impl Help for CompileError {
             Self::Scheme { .. } | Self::Cache { .. } => "SC0303",
             Self::NoExplanation { .. } => "SC0304",
             Self::Context { .. } => "SC0305",
+            Self::Lock(error) => error.code(),
             Self::Read { .. } => "SC0308",
             Self::Interrupted => "SC0309",
             Self::Plan { .. } => "SC0312",
@@ -120,6 +126,7 @@ impl Help for CompileError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Lock(error) => error.hint(),
             Self::OldHost => {
                 Some("name a target with `--target`; `x86-64-v3` is the lowest".to_owned())
             }
@@ -142,6 +149,7 @@ impl Help for CompileError {
             | Self::TooLarge { .. }
             | Self::NotFinite { .. }
             | Self::Read { .. } => 3,
+            Self::Lock(error) => error.exit_code(),
             Self::OldHost => 4,
             Self::Interrupted => 130,
             Self::Plan { .. } => 101,

@@ -9,7 +9,8 @@ use crate::quality::Wanted;
 use crate::recipe::{Recipe, Rule};
 
 /// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `cache`, `weights`, `context`,
-/// `disabled_rules`, `quality`, `calibration`, `smooth` and `expert_profile` change the artifact.
+/// `disabled_rules`, `quality`, `calibration`, `smooth`, `expert_profile` and `lock` change the
+/// artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub target: Target,
@@ -30,6 +31,8 @@ pub struct Options {
     pub smooth: Option<f32>,
     /// Which experts tokens went through: they are stored by it.
     pub expert_profile: Option<PathBuf>,
+    /// Configs of kernels that `sailc tune` found.
+    pub lock: Option<PathBuf>,
     /// Tap what products read, for calibrating.
     pub tap_inputs: bool,
     /// Fusion rules that are not applied, by name.
@@ -59,6 +62,7 @@ impl Options {
             calibration: None,
             smooth: None,
             expert_profile: None,
+            lock: None,
             tap_inputs: false,
             disabled_rules: Vec::new(),
             print_ir_after: Vec::new(),

@@ -1,5 +1,6 @@
 //! The whole compiler, in the order it runs. Start reading here.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use sail_models::Model;
 use crate::calibrate::Calibration;
 use crate::error::{CompileError, Failure, boxed};
 use crate::link::Assembled;
+use crate::lock::Lock;
 use crate::options::Options;
 use crate::passes::{Passes, Settings};
 use crate::placement::Placement;
@@ -73,14 +75,14 @@ fn write(
     let kernels: Module<Kernels> = passes.lower(packed); // one op, one step
 
     report_passes(&passes, options);
-    let placement = placement_of(options, model)?; // where experts stand
-    let given = Given { target: &options.target, bounds: &bounds, placement: placement.as_ref() };
-    let mut draft: Draft = build::draft(&kernels, given).map_err(boxed)?; // buffers, order, configs
+    let known = Known::of(options, model)?; // where experts stand, measured configs
+    let mut draft: Draft = build::draft(&kernels, known.given(options, &bounds)).map_err(boxed)?; // buffers, order, configs
+    known.tell(&draft, options);
     let code = draft.emit(options)?; // machine code, each distinct kernel once
     let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model, calibration };
     let mut manifest = manifest::manifest(model, options, draft.plan.clone());
     manifest.options.extend(calibration.echo());
-    manifest.options.extend(placement.as_ref().map(Placement::echo));
+    manifest.options.extend(known.echo());
     let artifact = link::assemble(&parts, manifest, output, options.threads, progress)?;
     let report = Report::new(&draft, &code, artifact.bytes());
     Ok((artifact, report))
@@ -117,6 +119,32 @@ pub fn calibrate(
     calibrate::measure(artifact.path(), &model, prompts, options.threads)
 }
 
+/// Hand the kernels of the checkpoint in `dir`, shaped by rule, to `search`; those for looking inside
+/// are left out.
+///
+/// Refuses what [`sail_models::open`] and `search` refuse, and a target that this machine does not run.
+pub fn tune<T>(
+    dir: &Path,
+    options: &Options,
+    search: impl FnOnce(&[&dyn sail_kernels::Kernel]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    quality::runs_here(&options.target).map_err(boxed)?;
+    let model = sail_models::open(dir, options.weights).map_err(boxed)?;
+    let context = dialect::context();
+    let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
+    let fused = passes.fuse(import::graph(&context, &model.spec));
+    let packed = passes.quantize(fused).map_err(boxed)?;
+    let kernels = passes.lower(packed);
+    let known = Known::of(options, &model)?;
+    let draft = build::draft(&kernels, known.given(options, &bounds)).map_err(boxed)?;
+    let functions = draft.plan.functions.iter().filter(|it| !it.name.ends_with(".taps"));
+    let steps = functions.flat_map(|function| function.steps.iter());
+    let used: BTreeSet<_> = steps.map(|(_, step)| step.kernel.index()).collect();
+    let kernels: Vec<_> = used.into_iter().map(|at| draft.kernels[at].as_ref()).collect();
+    search(&kernels)
+}
+
 /// The text of a stage, without going further.
 pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure> {
     let model: Model = sail_models::open(dir, options.weights).map_err(boxed)?;
@@ -124,9 +152,8 @@ pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
     let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
     let graph = import::graph(&context, &model.spec);
-    let placement = placement_of(options, &model)?;
-    let given = Given { target: &options.target, bounds: &bounds, placement: placement.as_ref() };
-    let text = emit_from(graph, &passes, given, what);
+    let known = Known::of(options, &model)?;
+    let text = emit_from(graph, &passes, known.given(options, &bounds), what);
     report_passes(&passes, options);
     text
 }
@@ -164,10 +191,41 @@ fn emit_from(
     }
 }
 
-/// What `--expert-profile` says about where experts stand.
-fn placement_of(options: &Options, model: &Model) -> Result<Option<Placement>, Failure> {
-    let path = options.expert_profile.as_deref();
-    path.map(|path| Placement::open(path, &model.spec).map_err(boxed)).transpose()
+/// What earlier runs found out, as options name it.
+struct Known {
+    placement: Option<Placement>,
+    lock: Option<Lock>,
+}
+
+impl Known {
+    fn of(options: &Options, model: &Model) -> Result<Self, Failure> {
+        let profile = options.expert_profile.as_deref();
+        let placement = profile.map(|path| Placement::open(path, &model.spec).map_err(boxed));
+        let lock = options.lock.as_deref().map(|path| Lock::open(path).map_err(boxed));
+        Ok(Self { placement: placement.transpose()?, lock: lock.transpose()? })
+    }
+
+    fn given<'a>(&'a self, options: &'a Options, bounds: &'a Bounds) -> Given<'a> {
+        let (placement, lock) = (self.placement.as_ref(), self.lock.as_ref());
+        Given { target: &options.target, bounds, placement, lock }
+    }
+
+    /// The options that brought it.
+    fn echo(&self) -> impl Iterator<Item = String> {
+        let placement = self.placement.iter().map(Placement::echo);
+        placement.chain(self.lock.iter().map(Lock::echo))
+    }
+
+    /// A lock of which nothing fits was hardly meant.
+    fn tell(&self, draft: &Draft, options: &Options) {
+        if let Some(lock) = self.lock.as_ref().filter(|_| draft.pinned == 0) {
+            output::tell(&format!(
+                "warning: `{}` pins no kernel of this model for `{}`\n",
+                lock.path(),
+                options.target
+            ));
+        }
+    }
 }
 
 fn settings(options: &Options, bounds: &Bounds) -> Settings {

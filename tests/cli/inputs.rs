@@ -17,6 +17,9 @@ use sail_tests::recorded::RECORDED;
 /// A checkpoint small enough to be committed.
 const CHECKPOINT: &str = "tests/goldens/odd-dense";
 
+/// One of its kernels, and a config that fits it.
+const LINEAR: &str = "linear.bf16.tokens.n88.k100.residual rows=4 block=128 run=64 foresee=1";
+
 /// A recipe of layers and their schemes.
 fn rules(to: &Path, rules: &[(&str, &str)]) -> Result<(), Outcome> {
     let rules = rules.iter().map(|(layers, scheme)| {
@@ -120,6 +123,14 @@ const INPUTS: &[Input] = &[
     Input { name: "one-pixel.png", make: |to| picture(to, 1, 1) },
     Input { name: "square.png", make: |to| picture(to, 84, 84) },
     Input { name: "wide.png", make: |to| picture(to, 30_000, 1) },
+    Input { name: "good.lock", make: |to| lock(to, LINEAR) },
+    Input { name: "foreign.lock", make: |to| lock(to, "attention.h7 rows=4") },
+    Input { name: "malformed.lock", make: |to| lock(to, "linear.bf16") },
+    Input { name: "unfit.lock", make: |to| lock(to, &LINEAR.replace("rows=4", "rows=5")) },
+    Input {
+        name: "stale.lock",
+        make: |to| fs::write(to, "sailc.lock 1 space 0123456789abcdef\n").map_err(failed),
+    },
     Input { name: "prompts.json", make: prompts },
     Input { name: "experts", make: experts },
     Input { name: "profile.json", make: |to| profile(to, |_, expert| 3 * expert % 7) },
@@ -181,6 +192,12 @@ fn profile(to: &Path, count: fn(u32, u32) -> u32) -> Result<(), Outcome> {
         *row.counts.of_mut(TokenKind::Prompt) = counts.collect();
     }
     fs::write(to, serde_json::to_vec(&profile).map_err(failed)?).map_err(failed)
+}
+
+/// A lock of one line, for the lowest target.
+fn lock(to: &Path, line: &str) -> Result<(), Outcome> {
+    let head = format!("sailc.lock 1 space {}", sailc::lock::space());
+    fs::write(to, format!("{head}\nx86-64-v3 {line}\n")).map_err(failed)
 }
 
 fn copied(from: &Path, to: &Path) -> Result<(), Outcome> {

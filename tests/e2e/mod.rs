@@ -9,6 +9,7 @@ mod promises;
 mod prompts;
 mod quality;
 mod sizes;
+mod tuned;
 mod verified;
 
 use sail_tests::harness::Test;
@@ -23,6 +24,7 @@ pub fn tests() -> Vec<Test> {
         experts::tests(),
         placed::tests(),
         sizes::tests(),
+        tuned::tests(),
         quality::tests(),
         calibrated::tests(),
     ];

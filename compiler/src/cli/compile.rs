@@ -48,6 +48,9 @@ pub struct Compile {
     /// What `sail run --profile-experts` wrote of this model; its experts are stored by it.
     #[arg(long, value_name = "PROFILE")]
     expert_profile: Option<PathBuf>,
+    /// Configs of kernels that `sailc tune` found, instead of those that rules choose.
+    #[arg(long, value_name = "LOCK")]
+    lock: Option<PathBuf>,
     /// Run the artifact beside `bf16` on this prompt set (JSON), and store how near it is.
     #[arg(long, value_name = "PROMPTS")]
     quality: Option<PathBuf>,
@@ -161,6 +164,7 @@ impl Compile {
             calibration: self.calibration.clone(),
             smooth: self.smooth,
             expert_profile: self.expert_profile.clone(),
+            lock: self.lock.clone(),
             tap_inputs: false,
             disabled_rules: self.disable_rule.clone(),
             print_ir_after: self.print_ir_after.clone(),

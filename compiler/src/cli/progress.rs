@@ -28,6 +28,18 @@ fn bytes(what: &str) -> ProgressBar {
     bar
 }
 
+/// A bar of steps on standard error, what is done in words; hidden when that is no terminal.
+pub fn steps() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} [{bar:32}] {elapsed} {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bar
+}
+
 /// Do `work` that writes a file: it shows its progress, and a signal (Ctrl-C) ends it from inside,
 /// so that it takes away what it has begun.
 pub fn writing<R, E>(

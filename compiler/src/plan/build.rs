@@ -13,7 +13,7 @@ use sail_ir::plan::{
 use sail_ir::scheme::CacheScheme;
 use sail_ir::shape::{Dim, Type};
 use sail_ir::target::Target;
-use sail_kernels::Kernel;
+use sail_kernels::{Kernel, Shaped};
 use sail_models::ModelSpec;
 
 use super::choose::{self, Argument, Chosen, Scope};
@@ -23,6 +23,7 @@ use super::order::{Accesses, Span, waits};
 use super::place::{Request, place, reserved};
 use super::weights::{Source, WeightTable};
 use crate::error::CompileError;
+use crate::lock::Lock;
 use crate::options::{DEFAULT_CONTEXT, Options};
 use crate::placement::Placement;
 use crate::stage::{Kernels, Module};
@@ -79,6 +80,8 @@ pub struct Draft {
     pub kernels: Vec<Box<dyn Kernel>>,
     /// In the order of `plan.weights`.
     pub sources: Vec<Source>,
+    /// Kernels whose config comes from the lock.
+    pub pinned: usize,
 }
 
 /// What a plan is made for.
@@ -88,11 +91,13 @@ pub struct Given<'a> {
     pub bounds: &'a Bounds,
     /// Where experts stand, if that is not their own order.
     pub placement: Option<&'a Placement>,
+    /// Configs that take the place of the rules' choice.
+    pub lock: Option<&'a Lock>,
 }
 
 /// Plan all functions of a module.
 ///
-/// Refuses an op that has no template on the target.
+/// Refuses an op that has no template on the target, and a pinned config that does not fit.
 pub fn draft(module: &Module<'_, Kernels>, given: Given<'_>) -> Result<Draft, CompileError> {
     let functions = &flat::functions(module);
     let mut shared = Shared::default();
@@ -101,10 +106,10 @@ pub fn draft(module: &Module<'_, Kernels>, given: Given<'_>) -> Result<Draft, Co
         planned.push(FunctionBuilder::new(view, given, &mut shared).run()?);
     }
     let cache = cache_spec(functions, given.bounds)?;
-    let Shared { kernels, rows, weights, .. } = shared;
+    let Shared { kernels, rows, weights, pinned, .. } = shared;
     let (weight_rows, sources) = weights.finish();
     let plan = Plan { functions: planned, kernels: rows, weights: weight_rows, cache };
-    Ok(Draft { plan, kernels, sources })
+    Ok(Draft { plan, kernels, sources, pinned })
 }
 
 /// What functions have in common: a kernel is emitted once, a weight stored once.
@@ -114,10 +119,16 @@ struct Shared {
     rows: IdVec<KernelId, PlannedKernel>,
     by_symbol: HashMap<String, KernelId>,
     weights: WeightTable,
+    /// Kernels whose config comes from the lock.
+    pinned: usize,
 }
 
 impl Shared {
-    fn kernel(&mut self, kernel: Box<dyn Kernel>, arguments: &[Argument]) -> KernelId {
+    fn kernel(
+        &mut self,
+        (kernel, pinned): (Box<dyn Kernel>, bool),
+        arguments: &[Argument],
+    ) -> KernelId {
         let symbol = kernel.symbol();
         if let Some(id) = self.by_symbol.get(&symbol) {
             return *id;
@@ -129,8 +140,10 @@ impl Shared {
         let writes: Vec<u32> =
             (0..arguments.len()).filter(|at| written(&arguments[*at])).map(narrow).collect();
         assert_eq!(writes, kernel.writes(), "broken invariant `plan.writes`: `{symbol}`");
+        let config = kernel.shaped().filter(|_| pinned).map(Shaped::config);
+        self.pinned += usize::from(pinned);
         let id = self.rows.push(PlannedKernel {
-            symbol: symbol.clone(),
+            symbol: config.map_or(symbol.clone(), |config| format!("{symbol} {config}")),
             family: kernel.family().to_owned(),
             offset: 0,
             arguments: narrow(arguments.len()),
@@ -299,7 +312,7 @@ impl<'a> FunctionBuilder<'a> {
                 self.counts[*result] = count;
             }
         }
-        let Given { target, bounds, placement, .. } = self.given;
+        let Given { target, bounds, placement, lock } = self.given;
         let scope = Scope {
             view: self.view,
             op,
@@ -307,6 +320,7 @@ impl<'a> FunctionBuilder<'a> {
             target,
             cache: bounds.cache,
             placement,
+            lock,
         };
         match choose::choose(&scope)? {
             Chosen::Weight(source) => {
@@ -326,7 +340,9 @@ impl<'a> FunctionBuilder<'a> {
                 });
                 self.of_value[value] = Some(buffer);
             }
-            Chosen::Step { kernel, arguments } => self.step(op, kernel, &arguments),
+            Chosen::Step { kernel, arguments, pinned } => {
+                self.step(op, (kernel, pinned), &arguments);
+            }
         }
         Ok(())
     }
@@ -357,7 +373,12 @@ impl<'a> FunctionBuilder<'a> {
         buffer
     }
 
-    fn step(&mut self, op: &OpView, kernel: Box<dyn Kernel>, arguments: &[Argument]) {
+    fn step(
+        &mut self,
+        op: &OpView,
+        (kernel, pinned): (Box<dyn Kernel>, bool),
+        arguments: &[Argument],
+    ) {
         for result in &op.results {
             self.of_value[*result] = Some(self.result_buffer(op, *result));
         }
@@ -398,7 +419,7 @@ impl<'a> FunctionBuilder<'a> {
         }
         self.workspace_bytes = self.workspace_bytes.max(kernel.workspace_bytes());
         let (grid, cost): (Grid, _) = (kernel.grid(), kernel.cost());
-        let kernel = self.shared.kernel(kernel, arguments);
+        let kernel = self.shared.kernel((kernel, pinned), arguments);
         self.steps.push(Step { label, kernel, arguments: buffers, grid, waits: Vec::new(), cost });
         self.accesses.push(access);
     }

@@ -18,6 +18,7 @@ use super::flat::{FunctionView, OpView};
 use super::label::layer_number;
 use super::weights::Source;
 use crate::error::CompileError;
+use crate::lock::Lock;
 use crate::placement::Placement;
 
 /// An op in its surroundings.
@@ -31,6 +32,8 @@ pub struct Scope<'a> {
     pub cache: CacheScheme,
     /// Where experts stand, if that is not their own order.
     pub placement: Option<&'a Placement>,
+    /// Configs that take the place of the rules' choice.
+    pub lock: Option<&'a Lock>,
 }
 
 /// What an op becomes.
@@ -38,12 +41,12 @@ pub enum Chosen {
     /// Bytes of the artifact.
     Weight(Source),
     /// The pool of a layer.
-    Cache {
-        layer: u32,
-    },
+    Cache { layer: u32 },
     Step {
         kernel: Box<dyn Kernel>,
         arguments: Vec<Argument>,
+        /// Whether its config comes from the lock.
+        pinned: bool,
     },
 }
 
@@ -68,7 +71,7 @@ pub enum Argument {
 
 /// Choose for one op.
 ///
-/// Refuses an op that has no template on the target.
+/// Refuses an op that has no template on the target, and a pinned config that does not fit.
 pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
     let name = scope.op.op.name;
     let found = match name {
@@ -103,7 +106,11 @@ pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
         "broken invariant `choose.arguments`: `{}`",
         kernel.symbol()
     );
-    Ok(Chosen::Step { kernel, arguments })
+    let pinned = scope.lock.map(|lock| lock.pinned(kernel.as_ref(), scope.target)).transpose();
+    Ok(match pinned.map_err(CompileError::Lock)?.flatten() {
+        Some(kernel) => Chosen::Step { kernel, arguments, pinned: true },
+        None => Chosen::Step { kernel, arguments, pinned: false },
+    })
 }
 
 /// A kernel and its pointers.

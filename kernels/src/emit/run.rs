@@ -1,6 +1,6 @@
-//! Execute compiled kernels in tests and benchmarks (feature `run`); the runtime has its own way.
+//! Execute compiled kernels in tests, benchmarks and tuning (feature `run`); the runtime has its own way.
 
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -233,7 +233,6 @@ impl<F: Fn(&mut Builder<'_>) + Sync> Kernel for Snippet<F> {
 
 /// Kernels of one problem over the same buffers, timed in turn by several threads.
 pub struct Race {
-    counts: Counts,
     threads: usize,
     /// Copies of each argument; weights have several, so that they come from memory as in a model.
     buffers: Vec<Vec<Guarded>>,
@@ -249,7 +248,7 @@ impl Race {
     /// Place copies of `buffers`, in the order of the arguments; `weight` says which of them a model
     /// has one of for each layer.
     #[must_use]
-    pub fn new(counts: Counts, threads: usize, buffers: &[Vec<u8>], weight: Option<usize>) -> Self {
+    pub fn new(threads: usize, buffers: &[Vec<u8>], weight: Option<usize>) -> Self {
         let copies = |at: usize, bytes: &[u8]| match weight {
             Some(weight) if weight == at => {
                 (WEIGHT_BYTES / bytes.len().max(1)).clamp(1, MOST_COPIES)
@@ -259,18 +258,42 @@ impl Race {
         let buffers = buffers.iter().enumerate().map(|(at, bytes)| {
             (0..copies(at, bytes)).map(|_| Guarded::of(bytes)).collect::<Vec<_>>()
         });
-        Self { counts, threads: threads.max(1), buffers: buffers.collect() }
+        Self { threads: threads.max(1), buffers: buffers.collect() }
+    }
+
+    /// Let argument `at` hold these bytes, no more than it was placed with.
+    ///
+    /// # Panics
+    ///
+    /// When they are more.
+    pub fn put(&mut self, at: usize, bytes: &[u8]) {
+        for copy in &mut self.buffers[at] {
+            assert!(bytes.len() <= copy.length, "argument {at} has {} bytes", copy.length);
+            copy.memory[copy.start..][..bytes.len()].copy_from_slice(bytes);
+        }
+    }
+
+    /// What argument `at` holds.
+    #[must_use]
+    pub fn get(&self, at: usize) -> &[u8] {
+        self.buffers[at][0].inside()
     }
 
     /// Run both kernels `rounds` times, one after the other, and give the times of each round. Which
     /// is first changes from round to round, so that what drifts meets both alike.
     ///
-    /// Work is cut as the host device cuts it, but nobody takes work of another thread.
+    /// Work is cut as the host device cuts it, but nobody takes work of another thread. Expects
+    /// buffers for at least these counts.
     ///
     /// # Panics
     ///
     /// When the kernels have other arguments than there are buffers.
-    pub fn run(&mut self, kernels: [&Loaded; 2], rounds: usize) -> Vec<[Duration; 2]> {
+    pub fn run(
+        &mut self,
+        counts: Counts,
+        kernels: [&Loaded; 2],
+        rounds: usize,
+    ) -> Vec<[Duration; 2]> {
         let pointers: Vec<Pointers> = (0..MOST_COPIES)
             .map(|copy| {
                 let of = |copies: &mut Vec<Guarded>| {
@@ -281,7 +304,7 @@ impl Race {
             })
             .collect();
         let order = |round: usize| if round.is_multiple_of(2) { [0, 1] } else { [1, 0] };
-        let barrier = Barrier::new(self.threads);
+        let meeting = Meeting::of(self.threads);
         let work = |thread: usize| {
             let bytes = kernels.iter().map(|kernel| kernel.workspace_bytes).max().unwrap_or(0);
             let mut workspace = Guarded::of(&poisoned(bytes));
@@ -289,20 +312,20 @@ impl Race {
             for (round, times) in times.iter_mut().enumerate() {
                 for (turn, which) in order(round).into_iter().enumerate() {
                     let pointers = &pointers[(2 * round + turn) % MOST_COPIES];
-                    barrier.wait();
+                    meeting.wait();
                     let start = Instant::now();
                     // SAFETY: the buffers outlive the scope below and are as large as those the
                     // caller sized for the problem; threads take different items, which write
                     // different bytes; the workspace is this thread's own.
                     unsafe {
                         kernels[which].share(
-                            self.counts,
+                            counts,
                             pointers,
                             [thread, self.threads],
                             workspace.pointer(),
                         );
                     }
-                    barrier.wait();
+                    meeting.wait();
                     times[which] = start.elapsed();
                 }
             }
@@ -315,6 +338,32 @@ impl Race {
             }
             work(0)
         })
+    }
+}
+
+/// Where threads wait for each other, awake: to be woken takes longer than many a kernel.
+struct Meeting {
+    threads: usize,
+    arrived: AtomicUsize,
+}
+
+impl Meeting {
+    fn of(threads: usize) -> Self {
+        Self { threads, arrived: AtomicUsize::new(0) }
+    }
+
+    /// Wait until all threads have come as often as this one.
+    fn wait(&self) {
+        let arrived = self.arrived.fetch_add(1, Ordering::AcqRel) + 1;
+        let all = arrived.next_multiple_of(self.threads);
+        let mut turns = 0_u32;
+        while self.arrived.load(Ordering::Acquire) < all {
+            turns = turns.wrapping_add(1);
+            match turns.is_multiple_of(256) {
+                true => thread::yield_now(), // there may be fewer processors than threads
+                false => std::hint::spin_loop(),
+            }
+        }
     }
 }
 

@@ -40,7 +40,11 @@ fn packed(scheme: Scheme, count: u64, k: u32, panel_width: u32, seed: u64) -> Ve
 }
 
 fn repeated(bytes: &[u8], length: usize) -> Vec<u8> {
-    bytes.iter().copied().cycle().take(length).collect()
+    let mut all = Vec::with_capacity(length);
+    while all.len() < length {
+        all.extend_from_slice(&bytes[..bytes.len().min(length - all.len())]);
+    }
+    all
 }
 
 fn narrow(size: u64) -> usize {

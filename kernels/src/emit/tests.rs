@@ -1,11 +1,11 @@
 //! The builder's words, executed on every target this machine runs.
 
 use super::run::{
-    Counts, Loaded, Snippet, bf16_bytes, bf16_values, f32_bytes, f32_values, i32_bytes, i32_values,
-    poisoned, random, targets_here,
+    Counts, Loaded, Race, Snippet, bf16_bytes, bf16_values, f32_bytes, f32_values, i32_bytes,
+    i32_values, poisoned, random, targets_here,
 };
 use super::{Bf16, Builder, F32, I32};
-use crate::kernel::{EmitError, assembly, compile, llvm_ir};
+use crate::kernel::{EmitError, Rows, assembly, compile, llvm_ir};
 use sail_ir::target::Target;
 
 const ONE: Counts = Counts { tokens: 1, images: 0, outputs: 0, pages_per_slot: 0 };
@@ -290,4 +290,23 @@ fn assembly_and_ir_show_the_kernel_and_its_phases() {
     assert!(llvm_ir(&kernel, &target).unwrap().contains("1 add: vectors of the row"));
     let text = assembly(&kernel, &target).unwrap();
     assert!(text.contains("vcvtneps2bf16") && text.contains("zmm"), "{text}");
+}
+
+#[test]
+fn a_race_runs_every_item_of_both_kernels_on_any_number_of_threads() {
+    let Some(target) = targets_here().pop() else { return };
+    let kernel = crate::elementwise::Add { rows: Rows::TOKENS, width: 40 };
+    let (rows, loaded) = (100, Loaded::new(&kernel, &target));
+    let [x, y] = [1, 2].map(|seed| bf16_bytes(&random(seed, rows * 40)));
+    let counts = Counts { tokens: rows as u32, ..Counts::default() };
+    let mut want = poisoned(x.len());
+    loaded.run(counts, &mut [&mut x.clone(), &mut y.clone(), &mut want]);
+    for threads in [1, 2, 3] {
+        let mut race = Race::new(threads, &[x.clone(), y.clone(), poisoned(x.len())], Some(0));
+        let times = race.run(counts, [&loaded, &loaded], 5);
+        assert_eq!(times.len(), 5);
+        assert!(race.get(2) == want, "{threads} threads");
+        race.put(2, &[0; 4]);
+        assert_eq!(race.get(2)[..4], [0; 4]);
+    }
 }

@@ -1,0 +1,134 @@
+//! Which config of each kernel is fastest on this machine, found by running candidates.
+//!
+//! The rule's choice and a candidate run in turn on random values, on as many threads as a model would
+//! have, at the numbers of rows that calls have: their ratio in each round is what counts, so that a
+//! machine that slows down for a while slows both. A candidate takes the place of the rule's choice when
+//! it is faster beyond the spread of these ratios, at no number of rows slower, and wins a second time.
+
+pub mod database;
+mod error;
+mod measure;
+mod score;
+mod search;
+
+use std::time::{Duration, Instant};
+
+use sail_ir::Target;
+use sail_kernels::cost::MachineLimits;
+use sail_kernels::{Config, Kernel, Shaped};
+use sail_runtime::device::probe::{ReadProbe, operations};
+
+use crate::error::{CompileError, Failure, boxed};
+use database::Database;
+use measure::{Track, deadline};
+use search::search;
+
+pub use error::TuneError;
+
+/// What is asked of a search.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// One family of kernels alone, of any scheme.
+    pub only: Option<String>,
+    /// How long all may take together.
+    pub time: Option<Duration>,
+}
+
+/// What is measured with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    pub target: Target,
+    pub cpu: String,
+    pub threads: usize,
+    /// What it does at best, where that was measured.
+    pub limits: Option<MachineLimits>,
+}
+
+/// What was found for one kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tuned {
+    pub kernel: String,
+    /// The rule's choice.
+    pub own: Config,
+    pub best: Config,
+    /// Time of `best` by that of `own`.
+    pub ratio: f64,
+    /// Configs beside the rule's choice that were measured, and whether these were all.
+    pub tried: usize,
+    pub complete: bool,
+}
+
+impl Machine {
+    /// This machine, on so many threads. `target` must be one that it runs.
+    #[must_use]
+    pub fn measured(target: &Target, threads: usize) -> Self {
+        let read = ReadProbe::new(threads).map_or(0.0, |probe| probe.measure());
+        let computed = operations(target, threads);
+        let limits = MachineLimits { bytes_per_second: read, operations_per_second: computed };
+        let limits = (read > 0.0 && computed > 0.0).then_some(limits);
+        Self { target: target.clone(), cpu: database::cpu(), threads, limits }
+    }
+}
+
+/// Those of `kernels` that can be shaped and that are wished for.
+///
+/// Refuses a family that none is of.
+pub fn chosen<'k>(
+    kernels: &[&'k dyn Kernel],
+    wish: &Wish,
+) -> Result<Vec<&'k dyn Shaped>, TuneError> {
+    let all: Vec<_> = kernels.iter().filter_map(|kernel| kernel.shaped()).collect();
+    let wanted = |family: &str| wish.only.as_deref().is_none_or(|only| plain(family) == only);
+    let chosen: Vec<_> = all.iter().copied().filter(|it| wanted(it.family())).collect();
+    if let Some(family) = wish.only.as_ref().filter(|_| chosen.is_empty()) {
+        let mut known: Vec<_> = all.iter().map(|kernel| plain(kernel.family())).collect();
+        known.sort_unstable();
+        known.dedup();
+        let known = known.into_iter().map(str::to_owned).collect();
+        return Err(TuneError::NoFamily { family: family.clone(), known });
+    }
+    Ok(chosen)
+}
+
+/// Search for the best config of every kernel.
+///
+/// Refuses what the database does; stops when `go_on` says so.
+pub fn run(
+    kernels: &[&dyn Shaped],
+    machine: &Machine,
+    wish: &Wish,
+    database: &mut Database,
+    go_on: &mut dyn FnMut(&str, usize, usize) -> bool,
+) -> Result<Vec<Tuned>, Failure> {
+    let end = wish.time.map(|time| Instant::now() + time);
+    let mut tuned = Vec::new();
+    for (index, kernel) in kernels.iter().enumerate() {
+        let end = deadline(end, kernels.len() - index);
+        let symbol = kernel.symbol();
+        let mut record = |record: &database::Record| -> Result<(), Failure> {
+            match go_on(&symbol, index, kernels.len()) {
+                true => database.add(record).map_err(boxed),
+                false => Err(boxed(CompileError::Interrupted)),
+            }
+        };
+        let mut track = Track::new(*kernel, machine, &mut record)?;
+        let own = kernel.config();
+        let found = search(&own, &kernel.space(), |config, effort| {
+            let is_over = end.is_some_and(|end| Instant::now() >= end);
+            if is_over && effort == search::Effort::Look {
+                return Ok(None);
+            }
+            track.measure(config, effort, &mut record).map(Some)
+        })?;
+        let ratio = found.score.map_or(1.0, |score| score.ratio);
+        let (best, tried, complete) = (found.best, found.tried, found.complete);
+        tuned.push(Tuned { kernel: symbol, own, best, ratio, tried, complete });
+    }
+    Ok(tuned)
+}
+
+/// A family without its scheme.
+fn plain(family: &str) -> &str {
+    let schemes = ["_int8", "_int8_weight", "_int4"];
+    schemes.iter().find_map(|scheme| family.strip_suffix(scheme)).unwrap_or(family)
+}
