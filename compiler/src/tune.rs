@@ -35,13 +35,12 @@ pub struct Wish {
 }
 
 /// What is measured with.
-#[derive(Debug, Clone, PartialEq)]
 pub struct Machine {
     pub target: Target,
     pub cpu: String,
     pub threads: usize,
-    /// What it does at best, where that was measured.
-    pub limits: Option<MachineLimits>,
+    /// Finds out what the machine does at best; left out, shares are zeros.
+    pub probe: Option<ReadProbe>,
 }
 
 /// What was found for one kernel.
@@ -61,12 +60,17 @@ pub struct Tuned {
 impl Machine {
     /// This machine, on so many threads. `target` must be one that it runs.
     #[must_use]
-    pub fn measured(target: &Target, threads: usize) -> Self {
-        let read = ReadProbe::new(threads).map_or(0.0, |probe| probe.measure());
-        let computed = operations(target, threads);
-        let limits = MachineLimits { bytes_per_second: read, operations_per_second: computed };
-        let limits = (read > 0.0 && computed > 0.0).then_some(limits);
-        Self { target: target.clone(), cpu: database::cpu(), threads, limits }
+    pub fn this(target: &Target, threads: usize) -> Self {
+        let probe = ReadProbe::new(threads).ok();
+        Self { target: target.clone(), cpu: database::cpu(), threads, probe }
+    }
+
+    /// What it does at best right now: neighbours change that within seconds.
+    fn limits(&self) -> Option<MachineLimits> {
+        let bytes_per_second = self.probe.as_ref()?.measure();
+        let operations_per_second = operations(&self.target, self.threads);
+        let limits = MachineLimits { bytes_per_second, operations_per_second };
+        (bytes_per_second > 0.0 && operations_per_second > 0.0).then_some(limits)
     }
 }
 

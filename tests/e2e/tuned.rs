@@ -114,7 +114,7 @@ fn tuned() -> Result<(), Outcome> {
     let wish = Wish { only: Some("linear".to_owned()), time: Some(Duration::from_secs(2)) };
     let tuned = sailc::pipeline::tune(&checkpoint, &options, |kernels| {
         let machine =
-            Machine { target: target.clone(), cpu: "x".to_owned(), threads: 2, limits: None };
+            Machine { target: target.clone(), cpu: "x".to_owned(), threads: 2, probe: None };
         let mut database = Database::open(&database, &machine).map_err(sailc::error::boxed)?;
         let kernels = sailc::tune::chosen(kernels, &wish).map_err(sailc::error::boxed)?;
         sailc::tune::run(&kernels, &machine, &wish, &mut database, &mut |_, _, _| true)

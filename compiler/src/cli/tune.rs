@@ -81,7 +81,7 @@ impl Tune {
         let bar = progress::steps();
         let tuned = pipeline::tune(&self.checkpoint, &options, |kernels| {
             let kernels = tune::chosen(kernels, &wish).map_err(boxed)?;
-            let machine = Machine::measured(&options.target, options.threads);
+            let machine = Machine::this(&options.target, options.threads);
             let mut database = Database::open(&self.db, &machine).map_err(boxed)?;
             tune::run(&kernels, &machine, &wish, &mut database, &mut |kernel, index, all| {
                 bar.set_length(all as u64);

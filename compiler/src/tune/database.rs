@@ -6,7 +6,7 @@
 //!
 //! `ns` is the median time of a call; `ratio` and `spread` are against the rule's choice in the same
 //! rounds; `memory` and `arithmetic` are shares of what the machine reads, and of the bf16 dot products
-//! it does, in the same time.
+//! it did when the kernel's turn began, in the same time.
 
 use std::fmt;
 use std::fs::File;
@@ -147,7 +147,7 @@ mod tests {
             target: sail_ir::Target::parse("znver4").unwrap(),
             cpu: cpu(),
             threads: 2,
-            limits: None,
+            probe: None,
         };
         let record = Record {
             kernel: "k".to_owned(),

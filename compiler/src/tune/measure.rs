@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sail_ir::plan::Count;
-use sail_kernels::cost::Estimate;
+use sail_kernels::cost::{Estimate, MachineLimits};
 use sail_kernels::emit::run::{Counts, Loaded, Race};
 use sail_kernels::emit::sample;
 use sail_kernels::{Config, Operand, Shaped};
@@ -32,6 +32,8 @@ pub struct Track<'k> {
     machine: &'k Machine,
     own: Loaded,
     race: Race,
+    /// What the machine does at best in these seconds.
+    limits: Option<MachineLimits>,
     /// Of the rule's choice against itself, at each count.
     noise: Vec<Ratio>,
     rounds: Vec<usize>,
@@ -57,8 +59,8 @@ impl<'k> Track<'k> {
         let weight = operands.iter().position(|it| matches!(it, Operand::Panels { .. }));
         let race = Race::new(machine.threads, &buffers, weight);
         let own = Loaded::new(kernel, &machine.target);
-        let (noise, rounds) = (Vec::new(), Vec::new());
-        let mut track = Self { kernel, machine, own, race, noise, rounds };
+        let (noise, rounds, limits) = (Vec::new(), Vec::new(), machine.limits());
+        let mut track = Self { kernel, machine, own, race, limits, noise, rounds };
         for count in counts(kernel).iter().copied() {
             let own = &track.own;
             let first = run(&mut track.race, track.kernel, count, [own; 2], 1);
@@ -101,7 +103,7 @@ impl<'k> Track<'k> {
         let estimate = Estimate::of(&cost, grid.rows(count), 0);
         let time = median(rounds, 1);
         let seconds = time.as_secs_f64().max(1e-9);
-        let shares = self.machine.limits.map_or([0.0; 2], |limits| {
+        let shares = self.limits.map_or([0.0; 2], |limits| {
             let read = estimate.bytes as f64 / limits.bytes_per_second;
             let computed = estimate.operations as f64 / limits.operations_per_second;
             [read / seconds, computed / seconds]
