@@ -21,7 +21,7 @@ pub fn bench(criterion: &mut Criterion) {
     let calls = CacheScheme::ALL.into_iter().flat_map(|scheme| CALLS.map(|call| (scheme, call)));
     for (scheme, (from, to)) in calls {
         let layout = PageLayout { scheme, ..LAYOUT };
-        let kernel = Attention { heads: HEADS, kv_heads: KV_HEADS, layout };
+        let kernel = Attention::new(HEADS, KV_HEADS, layout);
         let Call { counts, rows, page_table, cache } = call(from, to);
         let q = drawn(1, counts.tokens * WIDTH);
         let y = poisoned(q.len());
@@ -43,7 +43,7 @@ pub fn bench(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("tile_attention");
     group.sample_size(20);
-    let kernel = TileAttention { patches: 1_024, heads: 12, head_dim: HEAD_DIM };
+    let kernel = TileAttention::new(1_024, 12, HEAD_DIM);
     let qkv = drawn(5, 3 * 1_024 * 12 * HEAD_DIM);
     let y = poisoned(qkv.len() / 3);
     time(&mut group, &kernel, images(1), 0, &[qkv, y]);

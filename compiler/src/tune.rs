@@ -133,6 +133,6 @@ pub fn run(
 
 /// A family without its scheme.
 fn plain(family: &str) -> &str {
-    let schemes = ["_int8", "_int8_weight", "_int4"];
+    let schemes = ["_int8", "_int8_weight", "_int4"]; // of weights, or of the cache
     schemes.iter().find_map(|scheme| family.strip_suffix(scheme)).unwrap_or(family)
 }

@@ -18,7 +18,7 @@ pub const GENERATION: u32 = 1;
 const NEAR_BYTES: u64 = 2 << 20;
 
 /// What can be chosen, and the values that are tried where they fit.
-const TABLE: [(&str, &[u32]); 5] = [
+const TABLE: [(&str, &[u32]); 6] = [
     // Rows multiplied at once, all their sums in registers.
     ("rows", &[4, 6, 8, 10, 12]),
     // Rows that a thread packs at once.
@@ -29,6 +29,8 @@ const TABLE: [(&str, &[u32]); 5] = [
     ("panels", &[1, 2, 4, 8]),
     // Fewest rows multiplied at once for which the next panel is brought near; 16 is never.
     ("foresee", &[1, 8, 16]),
+    // Query vectors of attention that are worked on together.
+    ("vectors", &[12, 24, 48, 96]),
 ];
 
 /// Everything that says whether a config still means what it meant, as one text.
@@ -146,6 +148,16 @@ pub trait Shaped: Kernel {
 
     /// What its arguments hold for so many counted rows, in their order: to run it without a model.
     fn operands(&self, count: u32) -> Vec<Operand>;
+
+    /// Pages of the cache that every slot has in a call over the operands.
+    fn pages_per_slot(&self) -> u32 {
+        0
+    }
+
+    /// Cached positions that a call over the operands looks at: different ones, and for each row.
+    fn looks(&self, _count: u32) -> [u64; 2] {
+        [0, 0]
+    }
 
     /// Every config, in order.
     fn configs(&self) -> Vec<Config> {

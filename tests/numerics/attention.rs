@@ -306,7 +306,7 @@ impl Filled {
 
     fn kernel(&self) -> Attention {
         let Heads { query, kv, .. } = self.pages.heads;
-        Attention { heads: query as u32, kv_heads: kv as u32, layout: self.pages.layout() }
+        Attention::new(query as u32, kv as u32, self.pages.layout())
     }
 
     fn buffers(&self, q: &[u8], rows: &[Row]) -> Vec<Vec<u8>> {

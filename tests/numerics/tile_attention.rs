@@ -16,8 +16,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn check(tiles: usize, patches: usize, heads: usize, dim: usize, scale: f32) {
-    let kernel =
-        TileAttention { patches: patches as u32, heads: heads as u32, head_dim: dim as u32 };
+    let kernel = TileAttention::new(patches as u32, heads as u32, dim as u32);
     let (qkv, values) = scaled(patches as u64, tiles * patches * 3 * heads * dim, scale);
     let heads = Heads { query: heads, kv: heads, dim };
     let want = reference::tile_attention(&values, patches, heads, Rounding::Bf16);
@@ -47,7 +46,7 @@ fn sharp() {
 
 fn neighbours() {
     let (patches, heads, dim) = (70, 2, 32);
-    let kernel = TileAttention { patches: 70, heads: 2, head_dim: 32 };
+    let kernel = TileAttention::new(70, 2, 32);
     let (qkv, _) = scaled(5, 3 * patches * 3 * heads * dim, 1.0);
     let (given, made) = (qkv.len() / 3, qkv.len() / 9);
     let all = run(&kernel, images(3), &vec![qkv.clone(), poisoned(3 * made)]);

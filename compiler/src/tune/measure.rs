@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sail_ir::plan::Count;
-use sail_kernels::cost::{Estimate, MachineLimits};
+use sail_kernels::cost::MachineLimits;
 use sail_kernels::emit::run::{Counts, Loaded, Race};
 use sail_kernels::emit::sample;
 use sail_kernels::{Config, Operand, Shaped};
@@ -100,12 +100,14 @@ impl<'k> Track<'k> {
 
     fn record(&self, config: &Config, count: u32, rounds: &[[Duration; 2]]) -> Record {
         let (grid, cost) = (self.kernel.grid(), self.kernel.cost());
-        let estimate = Estimate::of(&cost, grid.rows(count), 0);
+        let [positions, looks] = self.kernel.looks(count);
+        let bytes = cost.bytes(grid.rows(count), positions) as f64;
+        let operations = cost.operations(grid.rows(count), looks) as f64;
         let time = median(rounds, 1);
         let seconds = time.as_secs_f64().max(1e-9);
         let shares = self.limits.map_or([0.0; 2], |limits| {
-            let read = estimate.bytes as f64 / limits.bytes_per_second;
-            let computed = estimate.operations as f64 / limits.operations_per_second;
+            let read = bytes / limits.bytes_per_second;
+            let computed = operations / limits.operations_per_second;
             [read / seconds, computed / seconds]
         });
         Record {
@@ -133,10 +135,11 @@ fn run(
             race.put(at, &sail_kernels::emit::run::i32_bytes(numbers));
         }
     }
+    let none = Counts { pages_per_slot: kernel.pages_per_slot(), ..Counts::default() };
     let counts = match kernel.grid().count {
-        Count::Images => Counts { images: count, ..Counts::default() },
-        Count::Tokens => Counts { tokens: count, ..Counts::default() },
-        Count::Outputs => Counts { tokens: count, outputs: count, ..Counts::default() },
+        Count::Images => Counts { images: count, ..none },
+        Count::Tokens => Counts { tokens: count, ..none },
+        Count::Outputs => Counts { tokens: count, outputs: count, ..none },
     };
     race.run(counts, both, rounds)
 }

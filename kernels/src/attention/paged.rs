@@ -6,6 +6,7 @@ use sail_ir::scheme::CacheScheme;
 use super::int8;
 use super::page::{PageLayout, Pool, TokenRow};
 use super::softmax_page::{Page, SoftmaxPage, VECTORS};
+use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Bf16, Builder, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::rows::copy;
@@ -21,19 +22,32 @@ use crate::rows::copy;
 /// threads share the long and the short rows of a prompt evenly.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Attention {
-    pub heads: u32,
-    pub kv_heads: u32,
-    pub layout: PageLayout,
+    heads: u32,
+    kv_heads: u32,
+    layout: PageLayout,
+    /// Query vectors of a block, as far as whole rows give so many.
+    vectors: u32,
 }
 
+/// Most rows of a call that decodes: each is of a slot of its own, at [`DECODED`].
+const DECODING: u32 = 8;
+
+/// Position of rows that are decoded, when a kernel is run without a model.
+const DECODED: u32 = 512;
+
 impl Attention {
+    #[must_use]
+    pub fn new(heads: u32, kv_heads: u32, layout: PageLayout) -> Self {
+        Self { heads, kv_heads, layout, vectors: VECTORS }
+    }
+
     /// Query heads that share a kv head.
     fn group(&self) -> u32 {
         self.heads / self.kv_heads
     }
 
     fn rows_per_block(&self) -> u32 {
-        (VECTORS / self.group().max(1)).max(1)
+        (self.vectors / self.group().max(1)).max(1)
     }
 
     /// Most query vectors of a work item.
@@ -94,6 +108,10 @@ impl Kernel for Attention {
         }
     }
 
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        Some(self)
+    }
+
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         if !self.head_dim().is_multiple_of(2) {
             return Err(EmitError::no_fit(self, "a head has an odd number of values"));
@@ -134,6 +152,48 @@ impl Kernel for Attention {
             });
         });
         Ok(())
+    }
+}
+
+impl Shaped for Attention {
+    fn config(&self) -> Config {
+        Config::new(&[("vectors", self.vectors)])
+    }
+
+    fn space(&self) -> Vec<Parameter> {
+        let least = self.group();
+        vec![Parameter::new("vectors", self.vectors, |vectors| vectors >= least)]
+    }
+
+    fn with(&self, config: &Config) -> Box<dyn Kernel> {
+        Box::new(Self { vectors: config.get("vectors"), ..self.clone() })
+    }
+
+    fn operands(&self, count: u32) -> Vec<Operand> {
+        let row = |row: u32| if count <= DECODING { [row, DECODED] } else { [0, row] };
+        let rows = (0..count).flat_map(row).map(u32::cast_signed).collect();
+        let pages = DECODING * self.pages_per_slot();
+        let cached = u64::from(pages * self.kv_heads) * self.layout.block_bytes();
+        let width = u64::from(self.heads) * u64::from(self.head_dim());
+        vec![
+            Operand::Values(u64::from(count) * width),
+            Operand::Values(cached.div_ceil(2)),
+            Operand::Numbers(rows),
+            Operand::Numbers((0..pages.cast_signed()).rev().collect()),
+            Operand::Output(2 * u64::from(count) * width),
+        ]
+    }
+
+    fn pages_per_slot(&self) -> u32 {
+        DECODED / PAGE_POSITIONS + 1
+    }
+
+    fn looks(&self, count: u32) -> [u64; 2] {
+        let count = u64::from(count);
+        match count <= u64::from(DECODING) {
+            true => [count * u64::from(DECODED + 1); 2],
+            false => [count, count * (count + 1) / 2],
+        }
     }
 }
 

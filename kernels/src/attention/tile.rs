@@ -5,6 +5,7 @@ use sail_ir::scheme::CacheScheme;
 
 use super::page::{PageLayout, store_first_value, store_key, store_value_pair};
 use super::softmax_page::{Page, SoftmaxPage, VECTORS};
+use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Bf16, Builder, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::rows::copy;
@@ -19,9 +20,11 @@ const PAGE: u64 = PAGE_POSITIONS as u64;
 /// thread's workspace, and stay there for the thread's other blocks of the head.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TileAttention {
-    pub patches: u32,
-    pub heads: u32,
-    pub head_dim: u32,
+    patches: u32,
+    heads: u32,
+    head_dim: u32,
+    /// Patches of a block.
+    vectors: u32,
 }
 
 /// One head of one tile.
@@ -34,6 +37,11 @@ struct TileHead<'c> {
 }
 
 impl TileAttention {
+    #[must_use]
+    pub fn new(patches: u32, heads: u32, head_dim: u32) -> Self {
+        Self { patches, heads, head_dim, vectors: VECTORS }
+    }
+
     fn layout(&self) -> PageLayout {
         PageLayout { head_dim: self.head_dim, scheme: CacheScheme::Bf16 }
     }
@@ -43,7 +51,7 @@ impl TileAttention {
     }
 
     fn blocks(&self) -> u32 {
-        self.patches.div_ceil(VECTORS)
+        self.patches.div_ceil(self.vectors)
     }
 
     fn width(&self) -> u64 {
@@ -78,7 +86,7 @@ impl Kernel for TileAttention {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        self.packed_bytes() + SoftmaxPage::workspace_bytes(self.layout(), u64::from(VECTORS))
+        self.packed_bytes() + SoftmaxPage::workspace_bytes(self.layout(), u64::from(self.vectors))
     }
 
     fn cost(&self) -> Cost {
@@ -90,13 +98,17 @@ impl Kernel for TileAttention {
         }
     }
 
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        Some(self)
+    }
+
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         if !self.head_dim.is_multiple_of(2) {
             return Err(EmitError::no_fit(self, "a head has an odd number of values"));
         }
         let [qkv, y] = k.arguments::<2>();
         let packed = k.carve(self.packed_bytes());
-        let pages = SoftmaxPage::new(k, self.layout(), u64::from(VECTORS));
+        let pages = SoftmaxPage::new(k, self.layout(), u64::from(self.vectors));
         let (begin, end) = (k.begin(), k.end());
         let blocks = k.index(u64::from(self.blocks()));
         let none = k.index(u64::MAX);
@@ -110,6 +122,25 @@ impl Kernel for TileAttention {
             number
         });
         Ok(())
+    }
+}
+
+impl Shaped for TileAttention {
+    fn config(&self) -> Config {
+        Config::new(&[("vectors", self.vectors)])
+    }
+
+    fn space(&self) -> Vec<Parameter> {
+        vec![Parameter::new("vectors", self.vectors, |vectors| vectors <= self.patches)]
+    }
+
+    fn with(&self, config: &Config) -> Box<dyn Kernel> {
+        Box::new(Self { vectors: config.get("vectors"), ..self.clone() })
+    }
+
+    fn operands(&self, count: u32) -> Vec<Operand> {
+        let values = u64::from(count) * u64::from(self.patches) * self.width();
+        vec![Operand::Values(3 * values), Operand::Output(2 * values)]
     }
 }
 
@@ -185,10 +216,10 @@ impl TileAttention {
         block: Index<'c>,
     ) {
         let zero = k.index(0);
-        let first = k.mul_constant(block, u64::from(VECTORS));
+        let first = k.mul_constant(block, u64::from(self.vectors));
         let patches = k.index(u64::from(self.patches));
         let left = k.sub(patches, first);
-        let most = k.index(u64::from(VECTORS));
+        let most = k.index(u64::from(self.vectors));
         let count = k.min(left, most);
 
         k.note("queries of the block");

@@ -119,7 +119,7 @@ fn positions(scope: &Scope<'_>) -> Found {
         "attention" => {
             let [kv_heads, head_dim] = scope.operand(1)[..] else { return None };
             let layout = PageLayout { head_dim, scheme: scope.cache };
-            let kernel = Attention { heads: scope.width(0) / head_dim, kv_heads, layout };
+            let kernel = Attention::new(scope.width(0) / head_dim, kv_heads, layout);
             step(kernel, &[Operand(0), Operand(1), Operand(2), PageTable, Result(0)])
         }
         _ => None,
@@ -131,7 +131,7 @@ fn pictures(scope: &Scope<'_>) -> Found {
         "tile_attention" => {
             let [patches, width] = scope.operand(0)[..] else { return None };
             let heads = scope.size("heads");
-            let kernel = TileAttention { patches, heads, head_dim: width / (3 * heads) };
+            let kernel = TileAttention::new(patches, heads, width / (3 * heads));
             step(kernel, &[Operand(0), Result(0)])
         }
         "pixel_shuffle" => {
