@@ -14,6 +14,7 @@ mod search;
 use std::time::{Duration, Instant};
 
 use sail_ir::Target;
+use sail_ir::plan::Arithmetic;
 use sail_kernels::cost::MachineLimits;
 use sail_kernels::{Config, Kernel, Shaped};
 use sail_runtime::device::probe::{ReadProbe, operations};
@@ -68,9 +69,15 @@ impl Machine {
     /// What it does at best right now: neighbours change that within seconds.
     fn limits(&self) -> Option<MachineLimits> {
         let bytes_per_second = self.probe.as_ref()?.measure();
-        let operations_per_second = operations(&self.target, self.threads);
-        let limits = MachineLimits { bytes_per_second, operations_per_second };
-        (bytes_per_second > 0.0 && operations_per_second > 0.0).then_some(limits)
+        let [operations_per_second, byte_operations_per_second] =
+            [Arithmetic::Floats, Arithmetic::Bytes]
+                .map(|arithmetic| operations(&self.target, arithmetic, self.threads));
+        let all = [bytes_per_second, operations_per_second, byte_operations_per_second];
+        all.iter().all(|limit| *limit > 0.0).then_some(MachineLimits {
+            bytes_per_second,
+            operations_per_second,
+            byte_operations_per_second,
+        })
     }
 }
 

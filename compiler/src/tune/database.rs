@@ -5,8 +5,8 @@
 //! ```
 //!
 //! `ns` is the median time of a call; `ratio` and `spread` are against the rule's choice in the same
-//! rounds; `memory` and `arithmetic` are shares of what the machine reads, and of the bf16 dot products
-//! it did when the kernel's turn began, in the same time.
+//! rounds; `memory` and `arithmetic` are shares of what the machine can read and multiply in the same
+//! time, as it was when the kernel's turn began.
 
 use std::fmt;
 use std::fs::File;

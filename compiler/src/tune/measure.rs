@@ -102,12 +102,14 @@ impl<'k> Track<'k> {
         let (grid, cost) = (self.kernel.grid(), self.kernel.cost());
         let [positions, looks] = self.kernel.looks(count);
         let bytes = cost.bytes(grid.rows(count), positions) as f64;
-        let operations = cost.operations(grid.rows(count), looks) as f64;
+        let [floats, integers] =
+            cost.operations_by_kind(grid.rows(count), looks).map(|count| count as f64);
         let time = median(rounds, 1);
         let seconds = time.as_secs_f64().max(1e-9);
         let shares = self.limits.map_or([0.0; 2], |limits| {
             let read = bytes / limits.bytes_per_second;
-            let computed = operations / limits.operations_per_second;
+            let computed = floats / limits.operations_per_second
+                + integers / limits.byte_operations_per_second;
             [read / seconds, computed / seconds]
         });
         Record {
