@@ -96,20 +96,24 @@ impl Lock {
             Some(_) => {}
         }
         for (line, text) in lines {
-            let mut words = text.splitn(3, char::is_whitespace);
-            let [Some(target), Some(kernel), Some(config)] = [(); 3].map(|()| words.next()) else {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let [target, kernel, config @ ..] = words.as_slice() else {
                 return refuse(line, "a line is a target, a kernel and its config".to_owned());
             };
+            if config.is_empty() {
+                return refuse(line, format!("kernel `{kernel}` has no config"));
+            }
             let features = match Target::parse(target) {
                 Ok(target) => target.features,
                 Err(_) => return refuse(line, format!("`{target}` is no target")),
             };
-            let problem = Problem { target: target.to_owned(), kernel: kernel.to_owned() };
-            let pin = Pin { features, config: config.trim().to_owned(), line };
-            if let Some(earlier) = self.pins.insert(problem, pin) {
+            if let Some(earlier) = self.pin_of(kernel, &features) {
                 let because = format!("line {} is about the same kernel", earlier.line);
                 return refuse(line, because);
             }
+            let [target, kernel] = [target, kernel].map(|word| (*word).to_owned());
+            let pin = Pin { features, config: config.join(" "), line };
+            self.pins.insert(Problem { target, kernel }, pin);
         }
         Ok(())
     }
@@ -124,16 +128,19 @@ impl Lock {
     ) -> Result<Option<Box<dyn Kernel>>, LockError> {
         let Some(shaped) = kernel.shaped() else { return Ok(None) };
         let symbol = kernel.symbol();
-        let found = self
-            .pins
-            .iter()
-            .find(|(problem, pin)| problem.kernel == symbol && pin.features == target.features);
-        let Some((_, pin)) = found else { return Ok(None) };
+        let Some(pin) = self.pin_of(&symbol, &target.features) else { return Ok(None) };
         let config = Config::parse(&pin.config, &shaped.space()).map_err(|because| {
             let (path, line) = (self.path.clone(), pin.line);
             LockError::Config { path, line, kernel: symbol, because }
         })?;
         Ok(Some(shaped.with(&config)))
+    }
+
+    fn pin_of(&self, kernel: &str, features: &[String]) -> Option<&Pin> {
+        let mut pins = self.pins.iter();
+        let found =
+            pins.find(|(problem, pin)| problem.kernel == kernel && pin.features == features);
+        found.map(|(_, pin)| pin)
     }
 
     /// Pin a kernel, whatever was known of it.
@@ -264,7 +271,12 @@ mod tests {
             cannot use lock `a.lock`
               in line 4
               because a line is a target, a kernel and its config"#]]
-        .assert_eq(&refused(&format!("{head}znver4 linear.x")));
+        .assert_eq(&refused(&format!("{head}znver4")));
+        expect![[r#"
+            cannot use lock `a.lock`
+              in line 4
+              because kernel `linear.x` has no config"#]]
+        .assert_eq(&refused(&format!("{head}znver4  linear.x ")));
         expect![[r#"
             cannot use lock `a.lock`
               in line 4
@@ -274,7 +286,9 @@ mod tests {
             cannot use lock `a.lock`
               in line 5
               because line 4 is about the same kernel"#]]
-        .assert_eq(&refused(&format!("{head}znver4 linear rows=1\nznver4 linear rows=2")));
+        .assert_eq(&refused(&format!(
+            "{head}znver4 linear rows=1\nx86-64-v4+avx512vnni+avx512bf16 linear rows=2"
+        )));
         let stale = read(&format!("{HEAD} 0000\n")).unwrap_err();
         assert!(matches!(stale, LockError::Stale { .. }), "{stale}");
     }
