@@ -1,0 +1,134 @@
+//! Kernels with one ordering instruction less: a test that runs them measures how much it would notice.
+
+use crate::fault::Fault;
+use crate::text::{Token, tokens};
+
+/// A module's text with one instruction removed or weakened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mutant {
+    pub kernel: String,
+    /// Line of the instruction, from 1.
+    pub line: u32,
+    /// The instruction as it stood.
+    pub instruction: String,
+    /// What stands there now; empty where it was removed.
+    pub replacement: String,
+    pub text: String,
+}
+
+/// Every barrier, fence, wait, commit, arrival and `expect_tx` of `source`, each missing in one mutant.
+/// A wait that gives a predicate becomes one that always succeeds; an arrival with bytes also becomes
+/// one without. `griddepcontrol` is among them: see [`crate::Options::programmatic`].
+///
+/// # Errors
+///
+/// [`crate::Kind::Text`] if the text has a stray character.
+pub fn mutants(source: &str) -> Result<Vec<Mutant>, Fault> {
+    let chars: Vec<char> = source.chars().collect();
+    let tokens = tokens(source)?;
+    let mut kernel = String::new();
+    let mut found = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        if at > 0 && tokens[at - 1].text == ".entry" {
+            kernel.clone_from(&token.text);
+        }
+        if !orders(&token.text) || !begins(&tokens, at) {
+            continue;
+        }
+        let Some(end) = tokens[at..].iter().position(|token| token.text == ";") else { continue };
+        let (from, to) = (token.at, tokens[at + end].at + 1);
+        let instruction: String = chars[from..to].iter().collect();
+        for replacement in replacements(&token.text, &tokens[at + 1..at + end], &instruction) {
+            // A guard needs an instruction to guard.
+            let filling = match replacement.as_str() {
+                "" if guarded(&tokens, at) => "griddepcontrol.launch_dependents;",
+                other => other,
+            };
+            let text = format!(
+                "{}{filling}{}",
+                chars[..from].iter().collect::<String>(),
+                chars[to..].iter().collect::<String>()
+            );
+            found.push(Mutant {
+                kernel: kernel.clone(),
+                line: token.line,
+                instruction: instruction.clone(),
+                replacement,
+                text,
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn orders(word: &str) -> bool {
+    let words: Vec<&str> = word.split('.').collect();
+    let has = |word: &str| words.contains(&word);
+    match words[0] {
+        "bar" | "barrier" | "fence" | "membar" => words.len() > 1,
+        "mbarrier" => !has("init") && !has("inval"),
+        "wgmma" => has("fence") || has("commit_group") || has("wait_group"),
+        "cp" => ["commit_group", "wait_group", "wait_all"].iter().any(|word| has(word)),
+        "griddepcontrol" => has("wait"),
+        _ => false,
+    }
+}
+
+fn before(tokens: &[Token], at: usize, back: usize) -> &str {
+    at.checked_sub(back).map_or("", |at| tokens[at].text.as_str())
+}
+
+fn guarded(tokens: &[Token], at: usize) -> bool {
+    before(tokens, at, 2) == "@" || before(tokens, at, 2) == "!" && before(tokens, at, 3) == "@"
+}
+
+/// Does an instruction begin here, and not an operand?
+fn begins(tokens: &[Token], at: usize) -> bool {
+    matches!(before(tokens, at, 1), ";" | "{" | "}" | ":") || guarded(tokens, at)
+}
+
+fn replacements(opcode: &str, operands: &[Token], instruction: &str) -> Vec<String> {
+    if opcode.contains("_wait.") && opcode.starts_with("mbarrier") {
+        let result = operands.first().map_or("_", |token| token.text.as_str());
+        return vec![format!("setp.eq.u32 {result}, 0, 0;")];
+    }
+    let mut all = vec![String::new()];
+    if opcode.contains("arrive.expect_tx") {
+        let plain = instruction.replacen(".expect_tx", "", 1);
+        if let Some(last) = plain.rfind(',') {
+            all.push(format!("{};", &plain[..last]));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ordering_instruction_goes_once() {
+        let text = ".entry k() {\n@%p1 bar.sync 0;\n{ mbarrier.try_wait.parity.b64 done, [%r1], 0; }\n\
+                    mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r2], 256; add.s32 %r1, %r1, 1;\n}";
+        let found = mutants(text).unwrap();
+        let shown: Vec<(u32, &str, &str)> = found
+            .iter()
+            .map(|it| (it.line, it.instruction.split(' ').next().unwrap(), it.replacement.as_str()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (2, "bar.sync", ""),
+                (3, "mbarrier.try_wait.parity.b64", "setp.eq.u32 done, 0, 0;"),
+                (4, "mbarrier.arrive.expect_tx.shared::cta.b64", ""),
+                (
+                    4,
+                    "mbarrier.arrive.expect_tx.shared::cta.b64",
+                    "mbarrier.arrive.shared::cta.b64 _, [%r2];"
+                ),
+            ]
+        );
+        assert!(found.iter().all(|it| it.kernel == "k" && it.text.contains("add.s32")));
+        assert!(!found[0].text.contains("bar.sync"));
+    }
+}
