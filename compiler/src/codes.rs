@@ -1,5 +1,7 @@
 //! What every error code means: the texts of `sailc explain`.
 
+mod running;
+
 /// One error code of the house.
 #[derive(Debug)]
 pub struct Code {
@@ -14,9 +16,13 @@ const fn row(code: &'static str, title: &'static str, exit: u8, text: &'static s
     Code { code, title, exit, text }
 }
 
-/// In the order of the codes: 01 command line, 02 checkpoint, 03 compile, 04 artifact, 05 request,
+/// All codes in their order: 01 command line, 02 checkpoint, 03 compile, 04 artifact, 05 request,
 /// 06 device, 07 verification.
-pub const CODES: &[Code] = &[
+pub fn all() -> impl Iterator<Item = &'static Code> {
+    UNTIL_REQUEST.iter().chain(running::FROM_DEVICE)
+}
+
+const UNTIL_REQUEST: &[Code] = &[
     row(
         "SC0101",
         "unknown error code",
@@ -217,6 +223,7 @@ pub const CODES: &[Code] = &[
         2,
         "`--context` must be between 1 and what the model was made for.",
     ),
+    row("SC0306", "no PTX", 2, "Only CUDA targets have it; `--emit asm` prints what others have."),
     row("SC0308", "a text cannot be read", 3, "A file that the artifact carries cannot be read."),
     row(
         "SC0309",
@@ -280,6 +287,7 @@ pub const CODES: &[Code] = &[
         101,
         "LLVM refused code that we wrote: a defect, please report it.",
     ),
+    row("SC0322", "no machine code for a GPU", 3, "ptxas cannot be run, or refuses the PTX."),
     row(
         "SC0330",
         "not a recipe",
@@ -410,6 +418,7 @@ pub const CODES: &[Code] = &[
         4,
         "The artifact lacks a function or a size that was asked for.",
     ),
+    row("SC0412", "no CUDA device", 4, "The code is for a GPU that this machine does not have."),
     row("SC0501", "an empty picture", 3, "The file of the picture has no bytes."),
     row("SC0502", "unknown picture format", 3, "Pictures are JPEG, PNG or WebP."),
     row("SC0503", "a moving picture", 3, "A picture with several frames is refused; extract one."),
@@ -498,75 +507,6 @@ pub const CODES: &[Code] = &[
         "The model computed NaN or infinity; the artifact or the machine is at fault.",
     ),
     row("SC0543", "no token is left", 5, "The sampling options leave no token to choose."),
-    row(
-        "SC0601",
-        "out of memory",
-        7,
-        "The system gives no more memory; the message says for what.",
-    ),
-    row("SC0602", "code cannot be made executable", 8, "The system refuses executable pages."),
-    row(
-        "SC0603",
-        "no more threads",
-        8,
-        "The system starts no more threads; ask for fewer with `--threads`.",
-    ),
-    row("SC0604", "the file cannot be mapped", 8, "The system refuses to map the weights."),
-    row(
-        "SC0605",
-        "an unsound call",
-        101,
-        "The null device found a call that would have gone wrong: a defect, please report it.",
-    ),
-    row("SC0606", "interrupted", 130, "Somebody asked for the work to stop."),
-    row(
-        "SC0701",
-        "not a golden file",
-        3,
-        "The file does not hold recorded outputs as `tests/goldens/README.md` describes them.",
-    ),
-    row(
-        "SC0702",
-        "beyond the bound",
-        5,
-        "A stage lies farther from the reference than two right implementations do.",
-    ),
-    row(
-        "SC0703",
-        "not a prompt set",
-        3,
-        "`--quality` takes a JSON file with `name` and `prompts`, each with `prompt` and, if it has pictures, `images`: files relative to the set.",
-    ),
-    row(
-        "SC0704",
-        "a goal that is not understood",
-        2,
-        "`--goal` takes a name, `<=` or `>=`, and a number: `kl<=0.01`, `top1>=0.99`.",
-    ),
-    row(
-        "SC0705",
-        "cannot be measured here",
-        4,
-        "The quality sheet is filled by running the artifact, and this CPU cannot run its target.",
-    ),
-    row(
-        "SC0706",
-        "a goal is missed",
-        5,
-        "The artifact lies farther from `bf16` than `--goal` allows; nothing was written. The message names the layers that add most noise.",
-    ),
-    row(
-        "SC0707",
-        "logits that cannot be compared",
-        5,
-        "While the quality sheet was measured, a model computed NaN or infinity.",
-    ),
-    row(
-        "SC0708",
-        "no quality sheet",
-        2,
-        "A quality sheet stands in a `.sail` file; a checkpoint folder has none.",
-    ),
 ];
 
 #[cfg(test)]
@@ -603,7 +543,7 @@ mod tests {
             used(&root.join(folder).join("src"), &mut found);
         }
         found.remove("SC0999"); // a test's own
-        let known: BTreeSet<String> = CODES.iter().map(|row| row.code.to_owned()).collect();
+        let known: BTreeSet<String> = all().map(|row| row.code.to_owned()).collect();
         assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
     }
 
@@ -636,16 +576,16 @@ mod tests {
             Box::new(crate::error::CompileError::OldHost),
         ];
         for error in errors {
-            let row = CODES.iter().find(|row| row.code == error.code()).unwrap();
+            let row = all().find(|row| row.code == error.code()).unwrap();
             assert_eq!(row.exit, error.exit_code(), "{}", row.code);
         }
     }
 
     #[test]
     fn codes_are_ascending_and_have_texts() {
-        for pair in CODES.windows(2) {
+        for pair in all().collect::<Vec<_>>().windows(2) {
             assert!(pair[0].code < pair[1].code, "{} before {}", pair[0].code, pair[1].code);
         }
-        assert!(CODES.iter().all(|row| !row.title.is_empty() && row.text.ends_with('.')));
+        assert!(all().all(|row| !row.title.is_empty() && row.text.ends_with('.')));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use sail_ir::{Help, Scheme};
+use sail_kernels::ptxas::PtxasError;
 
 use crate::lock::LockError;
 
@@ -42,6 +43,10 @@ pub enum CompileError {
     Beyond { case: String, stage: Option<String>, file: String },
     /// Somebody asked for the compile to stop.
     Interrupted,
+    /// `--emit ptx` for a target that has none.
+    NoPtx { target: String },
+    /// NVIDIA's assembler cannot be run or refuses our PTX.
+    Ptxas { error: PtxasError },
     /// A plan of ours breaks its own rules.
     Plan { because: String },
     /// A weight holds a value that its scheme cannot.
@@ -89,6 +94,10 @@ impl fmt::Display for CompileError {
             Self::Interrupted => {
                 write!(f, "interrupted\n  because a signal came; no artifact was written")
             }
+            Self::NoPtx { target } => {
+                write!(f, "there is no PTX\n  because `{target}` is no CUDA target")
+            }
+            Self::Ptxas { error } => error.fmt(f),
             Self::Plan { because } => {
                 write!(f, "the plan is not sound\n  because {because}")
             }
@@ -120,6 +129,8 @@ impl Help for CompileError {
             Self::Interrupted => "SC0309",
             Self::Plan { .. } => "SC0312",
             Self::NotFinite { .. } => "SC0315",
+            Self::NoPtx { .. } => "SC0306",
+            Self::Ptxas { .. } => "SC0322",
             Self::Beyond { .. } => "SC0702",
         }
     }
@@ -136,6 +147,10 @@ impl Help for CompileError {
             Self::NotFinite { .. } => {
                 Some("the checkpoint is damaged; `--quant bf16` stores it as it is".to_owned())
             }
+            Self::Ptxas { .. } => Some(
+                "`SAIL_PTXAS` names the executable; PTX 8.0 needs that of CUDA 12.0 or later"
+                    .to_owned(),
+            ),
             Self::Plan { .. } => {
                 Some("this is a defect of the compiler; please report it".to_owned())
             }
@@ -148,6 +163,7 @@ impl Help for CompileError {
             Self::NoTemplate { .. }
             | Self::TooLarge { .. }
             | Self::NotFinite { .. }
+            | Self::Ptxas { .. }
             | Self::Read { .. } => 3,
             Self::Lock(error) => error.exit_code(),
             Self::OldHost => 4,

@@ -23,6 +23,8 @@ use pieces::Piece;
 /// What goes into the file beside the manifest.
 pub struct Parts<'a> {
     pub code: &'a [u8],
+    /// Machine code made of the text in `code`, of a CUDA target.
+    pub cubin: Option<&'a [u8]>,
     /// In the order of the plan's weights.
     pub sources: &'a [Source],
     /// Texts and weights.
@@ -56,6 +58,9 @@ pub fn assemble(
         .whole_section(SectionKind::Tokenizer, parts.model.tokenizer.as_bytes())
         .map_err(boxed)?;
     writer.whole_section(SectionKind::Code, parts.code).map_err(boxed)?;
+    if let Some(cubin) = parts.cubin {
+        writer.whole_section(SectionKind::Cubin, cubin).map_err(boxed)?;
+    }
     if let Some(template) = &parts.model.chat_template {
         writer.whole_section(SectionKind::ChatTemplate, template.as_bytes()).map_err(boxed)?;
     }
@@ -68,18 +73,23 @@ pub fn assemble(
         .enumerate()
         .flat_map(|(index, source)| pieces::of(Id::new(index), source))
         .collect();
+    let mut behind: Vec<u8> = Vec::new();
     let mut losses = vec![Loss::default(); parts.sources.len()];
     let mut section = writer.section(SectionKind::Weights).map_err(boxed)?;
     let pack = |piece: &Piece<'_>| piece.pack(&parts.model.weights, parts.calibration);
     ordered::map(&pieces, threads, pack, |piece, result| {
-        let (bytes, loss) = result?;
-        losses[piece.weight.index()] += loss;
+        let made = result?;
+        losses[piece.weight.index()] += made.loss;
         if piece.is_first() {
             let offset = section.align().map_err(boxed)?;
             let planned = rows[piece.weight].offset;
             assert_eq!(offset, planned, "broken invariant `link.offsets`: weight {}", piece.weight);
         }
-        section.put(&bytes).map_err(boxed)?;
+        section.put(&made.bytes).map_err(boxed)?;
+        behind.extend(made.behind);
+        if piece.is_last() {
+            section.put(&std::mem::take(&mut behind)).map_err(boxed)?;
+        }
         match progress(section.position(), all) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(boxed(CompileError::Interrupted)),

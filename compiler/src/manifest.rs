@@ -1,6 +1,6 @@
 //! What an artifact says about its model: the checked spec in the words of the file format.
 
-use sail_ir::artifact::{BuiltWith, Manifest, Quality};
+use sail_ir::artifact::{BuiltWith, CudaCode, Manifest, Quality};
 use sail_ir::plan::Plan;
 use sail_models::{Model, ModelSpec};
 
@@ -12,7 +12,7 @@ const CHECKPOINT_VALUE_BYTES: u64 = 2;
 /// The manifest of `model` compiled with `options`; the writer adds the sections, the linker the
 /// quality sheet.
 #[must_use]
-pub fn manifest(model: &Model, options: &Options, plan: Plan) -> Manifest {
+pub fn manifest(model: &Model, options: &Options, cuda: Option<CudaCode>, plan: Plan) -> Manifest {
     let ModelSpec { tiling, prompt, tokens, generation, .. } = model.spec.clone();
     Manifest {
         target: options.target.clone(),
@@ -28,6 +28,7 @@ pub fn manifest(model: &Model, options: &Options, plan: Plan) -> Manifest {
         },
         options: options.echo(),
         quality: Quality::default(),
+        cuda,
         plan,
         sections: Vec::new(),
     }

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use sail_ir::artifact::Measured;
+use sail_ir::artifact::{CudaCode, Measured};
 use sail_ir::id::{Id, KernelId};
 use sail_ir::output;
+use sail_ir::target::Target;
+use sail_kernels::ptx::Ptx;
+use sail_kernels::{ptx, ptxas};
 use sail_models::Model;
 
 use crate::calibrate::Calibration;
@@ -14,9 +17,11 @@ use crate::error::{CompileError, Failure, boxed};
 use crate::link::Assembled;
 use crate::lock::Lock;
 use crate::options::Options;
+use crate::passes::fuse::unfused_on;
 use crate::passes::{Passes, Settings};
 use crate::placement::Placement;
-use crate::plan::build::{self, Bounds, Draft, Given};
+use crate::plan::bounds::Bounds;
+use crate::plan::build::{self, Draft, Given};
 use crate::quality::{PromptSet, Wanted};
 use crate::stage::{Fused, Graph, Kernels, Module, Packed};
 use crate::{calibrate, dialect, import, link, manifest, plan, quality};
@@ -78,9 +83,11 @@ fn write(
     let known = Known::of(options, model)?; // where experts stand, measured configs
     let mut draft: Draft = build::draft(&kernels, known.given(options, &bounds)).map_err(boxed)?; // buffers, order, configs
     known.tell(&draft, options);
-    let code = draft.emit(options)?; // machine code, each distinct kernel once
-    let parts = link::Parts { code: &code.bytes, sources: &draft.sources, model, calibration };
-    let mut manifest = manifest::manifest(model, options, draft.plan.clone());
+    let code = draft.emit(options)?; // machine code or PTX, each distinct kernel once
+    let (bytes, cubin) = (&code.bytes, code.cubin.as_deref());
+    let parts = link::Parts { code: bytes, cubin, sources: &draft.sources, model, calibration };
+    let cuda = code.cuda.clone();
+    let mut manifest = manifest::manifest(model, options, cuda, draft.plan.clone());
     manifest.options.extend(calibration.echo());
     manifest.options.extend(known.echo());
     let artifact = link::assemble(&parts, manifest, output, options.threads, progress)?;
@@ -186,6 +193,10 @@ fn emit_from(
     let draft = build::draft(&kernels, given).map_err(boxed)?;
     match what {
         Emit::Plan => plan::text::checked(&dialect::context(), &draft.plan).map_err(boxed),
+        Emit::Ptx if given.target.gpu().is_none() => {
+            Err(boxed(CompileError::NoPtx { target: given.target.name.clone() }))
+        }
+        Emit::Ptx => Ok(draft.ptx(given.target, 1)?.text),
         Emit::Llvm => draft.print(|kernel| sail_kernels::llvm_ir(kernel, given.target)),
         _ => draft.print(|kernel| sail_kernels::assembly(kernel, given.target)),
     }
@@ -232,7 +243,13 @@ fn settings(options: &Options, bounds: &Bounds) -> Settings {
     Settings {
         recipe: options.recipe(),
         positions: u64::from(bounds.max_positions),
-        disabled_rules: options.disabled_rules.clone(),
+        disabled_rules: options
+            .disabled_rules
+            .iter()
+            .map(String::as_str)
+            .chain(unfused_on(&options.target).iter().copied())
+            .map(str::to_owned)
+            .collect(),
         print_after: options.print_ir_after.clone(),
     }
 }
@@ -262,6 +279,8 @@ pub enum Emit {
     Llvm,
     /// Assembly of every kernel.
     Assembly,
+    /// The PTX text that a CUDA artifact holds.
+    Ptx,
     /// What the fusion rules did and declined.
     WhyFused,
     /// What each weight is stored as.
@@ -279,7 +298,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn new(draft: &Draft, code: &sail_kernels::Code, bytes: u64) -> Self {
+    fn new(draft: &Draft, code: &Emitted, bytes: u64) -> Self {
         Self {
             bytes,
             kernels: draft.kernels.len(),
@@ -289,19 +308,64 @@ impl Report {
     }
 }
 
+/// The code of all kernels.
+struct Emitted {
+    /// Machine code, or PTX text.
+    bytes: Vec<u8>,
+    cubin: Option<Vec<u8>>,
+    cuda: Option<CudaCode>,
+}
+
 impl Draft {
     /// Generate the code and note in the plan where each kernel starts.
-    fn emit(&mut self, options: &Options) -> Result<sail_kernels::Code, Failure> {
-        let kernels: Vec<_> = self.kernels.iter().map(AsRef::as_ref).collect();
-        let code =
-            sail_kernels::compile(&kernels, &options.target, options.threads).map_err(boxed)?;
-        for (index, offset) in code.offsets.iter().enumerate() {
+    fn emit(&mut self, options: &Options) -> Result<Emitted, Failure> {
+        let (code, offsets) = match options.target.ptx_architecture() {
+            Some(architecture) => self.assembled(options, architecture)?,
+            None => {
+                let kernels: Vec<_> = self.kernels.iter().map(AsRef::as_ref).collect();
+                let code = sail_kernels::compile(&kernels, &options.target, options.threads);
+                let code = code.map_err(boxed)?;
+                (Emitted { bytes: code.bytes, cubin: None, cuda: None }, code.offsets)
+            }
+        };
+        for (index, offset) in offsets.iter().enumerate() {
             self.plan.kernels[KernelId::new(index)].offset = *offset;
         }
         self.plan
             .verify()
             .map_err(|error| boxed(CompileError::Plan { because: error.to_string() }))?;
         Ok(code)
+    }
+
+    fn ptx(&self, target: &Target, threads: usize) -> Result<Ptx, Failure> {
+        let kernels: Vec<_> = self.kernels.iter().map(AsRef::as_ref).collect();
+        ptx::ptx(&kernels, target, threads).map_err(boxed)
+    }
+
+    /// PTX, and machine code where there is an assembler. What it warns of goes to standard error.
+    fn assembled(
+        &self,
+        options: &Options,
+        architecture: &str,
+    ) -> Result<(Emitted, Vec<u64>), Failure> {
+        let ptx = self.ptx(&options.target, options.threads)?;
+        let cubin = ptxas::find()
+            .map(|path| ptxas::assemble(&path, &ptx.text, architecture))
+            .transpose()
+            .map_err(|error| boxed(CompileError::Ptxas { error }))?;
+        for warning in cubin.iter().flat_map(|cubin| &cubin.warnings) {
+            output::tell(&format!("warning: {warning}\n"));
+        }
+        let mut cuda = CudaCode {
+            ptx_version: ptx.version().to_owned(),
+            architecture: architecture.to_owned(),
+            usage: Vec::new(),
+        };
+        let cubin = cubin.map(|cubin| {
+            cuda.usage = cubin.usage;
+            cubin.bytes
+        });
+        Ok((Emitted { bytes: ptx.text.into_bytes(), cubin, cuda: Some(cuda) }, ptx.offsets))
     }
 
     fn print(

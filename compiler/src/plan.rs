@@ -2,9 +2,12 @@
 //!
 //! Start at [`build`].
 
+pub mod bounds;
 pub mod build;
 mod choose;
 mod flat;
+#[cfg(test)]
+mod gpu_tests;
 mod label;
 mod order;
 mod place;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! byte 0      header     one page, see [`header`]: magic, format, length, where the manifest is
-//!      4096   sections   tokenizer, code, chat template, weights; each on a new page
+//!      4096   sections   tokenizer, code, cubin, chat template, weights; each on a new page
 //!      …      manifest   canonical JSON, on a new page; the last thing in the file
 //! ```
 //!
@@ -19,6 +19,7 @@
 mod check;
 mod error;
 mod header;
+mod launches;
 mod manifest;
 mod quality;
 mod read;
@@ -28,8 +29,8 @@ pub use check::{Incompatible, Machine, check};
 pub use error::ArtifactError;
 pub use header::{FORMAT, HEADER_BYTES, MAGIC};
 pub use manifest::{
-    BuiltWith, DecoderCard, ExpertsCard, Generation, Manifest, ModelCard, PromptSpec, Section,
-    SectionKind, Tiling, TokenIds, VisionCard,
+    BuiltWith, CudaCode, DecoderCard, ExpertsCard, Generation, KernelUsage, Manifest, ModelCard,
+    PromptSpec, Section, SectionKind, Tiling, TokenIds, VisionCard,
 };
 pub use quality::{Decibels, Divergence, LayerQuality, Measured, Quality, WeightQuality};
 pub use read::Artifact;

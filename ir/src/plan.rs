@@ -284,6 +284,69 @@ pub struct Kernel {
     /// Positions of the pointers it writes through, ascending; it only reads the others. What it
     /// writes never overlaps another argument of the same step.
     pub writes: Vec<u32>,
+    /// How it is launched on a CUDA target; absent of machine code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<Cuda>,
+}
+
+/// How a kernel of a CUDA target is launched: one thread block for each item of the step's grid at
+/// the bound of its class, one-dimensional; a block past the counts of the call leaves at once.
+///
+/// Parameters: the step's pointers in their order, the control block, then the tensor maps. Code for
+/// `sm_90` waits for the kernel before it in the stream itself: every launch may be a programmatic
+/// one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cuda {
+    /// Its `.entry` in the PTX text.
+    pub entry: String,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared_bytes: u32,
+    /// Blocks of a cluster; absent for none.
+    #[serde(default = "one_block", skip_serializing_if = "is_one_block")]
+    pub cluster: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tensor_maps: Vec<TensorMap>,
+}
+
+fn one_block() -> u32 {
+    1
+}
+
+fn is_one_block(cluster: &u32) -> bool {
+    *cluster == 1
+}
+
+/// A matrix in device memory as `cp.async.bulk.tensor` reads or writes it, two-dimensional: the
+/// runtime encodes it once for each step and size class, where the buffer's address is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorMap {
+    /// Which pointer of the step holds the matrix.
+    pub argument: u32,
+    /// Bytes of an element: 2 for bf16, 1 for int8.
+    pub element_bytes: u32,
+    /// Elements of a row.
+    pub columns: u64,
+    pub rows: MapRows,
+    /// Bytes from one row to the next, a multiple of 16.
+    pub row_bytes: u64,
+    /// Columns and rows of the box that one copy moves.
+    pub block: [u32; 2],
+    /// Bytes of the swizzle pattern: 0 (none), 32, 64 or 128.
+    pub swizzle: u32,
+}
+
+/// Rows of a [`TensorMap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MapRows {
+    Fixed(u64),
+    /// `per` for each counted one, at the bound of the class.
+    Counted {
+        count: Count,
+        per: u32,
+    },
 }
 
 /// A packed weight or a table in the weights section.

@@ -12,7 +12,8 @@ use crate::plan::PAGE_POSITIONS;
 ///
 /// Every scheme stores a weight as panels of `w` outputs (rows of the checkpoint's `[n, k]` tensor;
 /// `w` is the target's `panel_width`), one after the other. Outputs that the last panel lacks are
-/// rows of zeros.
+/// rows of zeros. For CUDA targets a weight is rows instead: output by output, see
+/// [`row_bytes`](Self::row_bytes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheme {
@@ -100,6 +101,38 @@ impl Scheme {
         }
     }
 
+    /// Bytes from one row of a weight to the next on a CUDA target, a multiple of 128 so that copies
+    /// of any width may start there. What `k` lacks is zeros.
+    ///
+    /// ```text
+    /// bf16   k0 k1 k2 …                       as in the checkpoint
+    /// int8   k0 k1 k2 …                       signed bytes, value = byte · scale
+    /// int4   (k0|k4 k1|k5 k2|k6 k3|k7) …      words of eight: low nibbles k0 .. k3, high k4 .. k7
+    /// ```
+    ///
+    /// Behind the rows of all outputs stands, output by output, what else they need
+    /// ([`bytes_behind`](Self::bytes_behind)): of `int8` the scale (f32), of `int4` a word for each
+    /// group as it is in a panel.
+    #[must_use]
+    pub fn row_bytes(self, k: u64) -> u64 {
+        let bytes = match self {
+            Self::Bf16 => 2 * k,
+            Self::Int8 | Self::Int8Weight => k,
+            Self::Int4 => k.div_ceil(2),
+        };
+        bytes.next_multiple_of(128)
+    }
+
+    /// Bytes of one output behind the rows of a weight on a CUDA target.
+    #[must_use]
+    pub fn bytes_behind(self, k: u64) -> u64 {
+        match self {
+            Self::Bf16 => 0,
+            Self::Int8 | Self::Int8Weight => 4,
+            Self::Int4 => 4 * k.div_ceil(Self::GROUP),
+        }
+    }
+
     /// Bytes of a packed `[n, k]` weight in panels of `panel_width` outputs.
     #[must_use]
     pub fn packed_bytes(self, n: u64, k: u64, panel_width: u64) -> u64 {
@@ -126,6 +159,8 @@ pub enum CacheScheme {
     /// keys    [e'/2][p][2]   pairs of values of one position stand together
     /// values  [p/2][e'][2]   pairs of positions of one value stand together
     /// ```
+    ///
+    /// On a CUDA target, row by row: keys `[p][e']`, then values `[p][e']`.
     #[default]
     Bf16,
     /// 8 bits a value, and a scale for each key and each value of a head: the greatest magnitude is

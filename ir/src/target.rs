@@ -25,14 +25,54 @@ const BASES: [(&str, usize, &[&str]); 5] = [
     ("sapphirerapids", 18, &["avx512vnni", "avx512bf16"]),
 ];
 
-/// An x86-64 target: `x86-64-v3`, `x86-64-v4` or a named CPU, with `+feature`s on top
-/// (`x86-64-v4+avx512vnni+avx512bf16`).
+/// CUDA targets: the name, the architecture that code is generated for, what a block may have.
+///
+/// Sources: CUDA C++ Programming Guide, table of technical specifications per compute capability;
+/// data sheets of A100 (`sm_80`) and H200 (`sm_90`).
+const GPUS: [(&str, &str, GpuLimits); 2] = [
+    (
+        "sm_80",
+        "sm_80",
+        GpuLimits {
+            processors: 108,
+            shared_bytes: 163 << 10,
+            registers: 65_536,
+            l2_bytes: 40 << 20,
+        },
+    ),
+    (
+        "sm_90",
+        "sm_90a",
+        GpuLimits {
+            processors: 132,
+            shared_bytes: 227 << 10,
+            registers: 65_536,
+            l2_bytes: 50 << 20,
+        },
+    ),
+];
+
+/// What code is for: an x86-64 level or named CPU with `+feature`s on top
+/// (`x86-64-v4+avx512vnni+avx512bf16`), or a CUDA compute capability (`sm_90`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// As given on the command line, `host` already replaced.
     pub name: String,
-    /// Every feature the code may use, in the order of [`FEATURES`] then [`EXTRA_FEATURES`].
+    /// Every feature the code may use, in the order of [`FEATURES`] then [`EXTRA_FEATURES`]; of a
+    /// CUDA target the one architecture that runs it.
     pub features: Vec<String>,
+}
+
+/// Limits of one multiprocessor and of the chip that kernels of a CUDA target are shaped for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuLimits {
+    /// Multiprocessors of the chip in mind; code runs on chips with fewer or more.
+    pub processors: u32,
+    /// Shared memory one thread block can have.
+    pub shared_bytes: u32,
+    /// 32-bit registers of one multiprocessor.
+    pub registers: u32,
+    pub l2_bytes: u32,
 }
 
 /// Sizes that kernels and packing are built around.
@@ -51,6 +91,12 @@ impl Target {
     ///
     /// Refuses unknown levels, CPUs and features.
     pub fn parse(text: &str) -> Result<Self, TargetError> {
+        if let Some((name, architecture, _)) = GPUS.iter().find(|(name, ..)| *name == text) {
+            return Ok(Self {
+                name: (*name).to_owned(),
+                features: vec![(*architecture).to_owned()],
+            });
+        }
         let mut parts = text.split('+');
         let base = parts.next().unwrap_or_default();
         let (_, count, extra) = BASES.iter().find(|(name, ..)| *name == base).ok_or_else(|| {
@@ -102,6 +148,19 @@ impl Target {
         self.features.iter().any(|name| name == feature)
     }
 
+    /// Limits of a CUDA target; `None` of an x86-64 one.
+    #[must_use]
+    pub fn gpu(&self) -> Option<GpuLimits> {
+        GPUS.iter().find(|(name, ..)| *name == self.name).map(|(.., limits)| *limits)
+    }
+
+    /// The architecture PTX is written for, as `.target` has it; `None` of an x86-64 target.
+    #[must_use]
+    pub fn ptx_architecture(&self) -> Option<&str> {
+        self.gpu().map(|_| self.features[0].as_str())
+    }
+
+    /// Limits of an x86-64 target; a kernel of a CUDA target has no use for them.
     #[must_use]
     pub fn limits(&self) -> Limits {
         if self.has("avx512f") {
@@ -150,7 +209,9 @@ impl Help for TargetError {
     }
 
     fn hint(&self) -> Option<String> {
-        let bases: Vec<_> = BASES.iter().map(|(name, ..)| format!("`{name}`")).collect();
+        let bases = BASES.iter().map(|(name, ..)| name);
+        let bases: Vec<_> = bases.chain(GPUS.iter().map(|(name, ..)| name)).collect();
+        let bases: Vec<_> = bases.iter().map(|name| format!("`{name}`")).collect();
         let extra: Vec<_> = EXTRA_FEATURES.iter().map(|name| format!("`+{name}`")).collect();
         Some(format!(
             "targets are `host`, {}, with {} on top of `x86-64-v4`",
@@ -176,6 +237,16 @@ mod tests {
             target.features,
             Target::parse("x86-64-v4+avx512bf16+avx512vnni").unwrap().features
         );
+    }
+
+    #[test]
+    fn a_cuda_target_has_the_limits_of_its_chip_and_takes_no_features() {
+        let target = Target::parse("sm_90").unwrap();
+        assert_eq!(target.ptx_architecture(), Some("sm_90a"));
+        assert_eq!(target.gpu().unwrap().shared_bytes, 232_448);
+        assert_eq!(Target::parse("x86-64-v4").unwrap().gpu(), None);
+        assert!(matches!(Target::parse("sm_90+avx512bf16"), Err(TargetError::Unknown { .. })));
+        assert!(matches!(Target::parse("sm_70"), Err(TargetError::Unknown { .. })));
     }
 
     #[test]

@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use inkwell::context::Context;
 use inkwell::targets::FileType;
 use sail_ir::help::Help;
-use sail_ir::plan::{Cost, Count, Grid};
+use sail_ir::plan::{Cost, Count, Grid, TensorMap};
 use sail_ir::target::Target;
 
 use crate::config::Shaped;
 use crate::emit::object::{CODE_ALIGNMENT, Flat, flatten};
-use crate::emit::{Builder, x86_64};
+use crate::emit::{Builder, machine, nvptx, x86_64};
 
 /// How many rows a kernel works on: `count · per` of the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +51,60 @@ impl Rows {
     }
 }
 
+/// How a kernel of a CUDA target is launched: one thread block for each work item of its grid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadBlock {
+    /// Threads of a block: whole warps of 32, at most 1024.
+    pub threads: u32,
+    /// Shared memory of a block; what `k.shared` takes together must be within it.
+    pub shared_bytes: u32,
+    /// Blocks that must fit one multiprocessor at once: bounds the registers of a thread. 0 leaves it
+    /// to the assembler.
+    pub blocks_per_processor: u32,
+    /// Registers of a thread at its start, a multiple of 8; 0 leaves it to the assembler. Needed where
+    /// threads give and take registers. Not together with `blocks_per_processor`.
+    pub registers: u32,
+    /// Blocks of a cluster; 1 for none.
+    pub cluster: u32,
+    /// The code lets its successor start and waits for its predecessor itself, after it has asked for
+    /// what no kernel writes. Otherwise it does both before anything else. `sm_90` only.
+    pub waits_itself: bool,
+    /// Tensor maps that the kernel takes after its pointers, in the order of `k.tensor_map`.
+    pub tensor_maps: Vec<TensorMap>,
+}
+
+impl ThreadBlock {
+    /// Blocks of `threads` threads without shared memory.
+    #[must_use]
+    pub fn of(threads: u32) -> Self {
+        Self {
+            threads,
+            shared_bytes: 0,
+            blocks_per_processor: 0,
+            registers: 0,
+            cluster: 1,
+            waits_itself: false,
+            tensor_maps: Vec::new(),
+        }
+    }
+
+    /// The same with shared memory.
+    #[must_use]
+    pub fn with_shared(self, shared_bytes: u32) -> Self {
+        Self { shared_bytes, ..self }
+    }
+}
+
+/// A kernel that makes the first argument of another one.
+pub struct Before {
+    /// Its last pointer is what it writes; the others are `takes`.
+    pub kernel: Box<dyn Kernel>,
+    /// Positions of the other kernel's pointers, the first of them the one that is replaced.
+    pub takes: Vec<u32>,
+    /// Bytes that it writes for each row of its grid.
+    pub row_bytes: u64,
+}
+
 /// A checked problem with its config for one target.
 pub trait Kernel: Sync {
     /// Its row of `KERNELS`.
@@ -73,6 +127,29 @@ pub trait Kernel: Sync {
 
     fn cost(&self) -> Cost;
 
+    /// The kernel for the same problem on a CUDA target; `None` where there is none, or where this is
+    /// one itself.
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        None
+    }
+
+    /// As [`Kernel::on_gpu`], the best for the CUDA `target` where a call has at most `most_rows`
+    /// rows of the grid's count.
+    fn on_gpu_for(&self, _target: &Target, _most_rows: u32) -> Option<Box<dyn Kernel>> {
+        self.on_gpu()
+    }
+
+    /// What must run before it, where it takes something else than the op gives; only of kernels for a
+    /// CUDA target.
+    fn before(&self) -> Option<Before> {
+        None
+    }
+
+    /// How it is launched on a CUDA target; `None` of a kernel for x86-64.
+    fn thread_block(&self) -> Option<ThreadBlock> {
+        None
+    }
+
     /// Itself, when its code can be shaped in more than one way.
     fn shaped(&self) -> Option<&dyn Shaped> {
         None
@@ -90,7 +167,7 @@ pub struct Code {
     pub offsets: Vec<u64>,
 }
 
-/// Compile `kernels` for `target`, in `threads` threads; the bytes do not depend on `threads`.
+/// Compile `kernels` for the x86-64 `target`, in `threads` threads; the bytes do not depend on `threads`.
 ///
 /// Refuses what a kernel refuses. An [`EmitError`] other than `NoFit` is a defect of ours.
 pub fn compile(
@@ -98,28 +175,38 @@ pub fn compile(
     target: &Target,
     threads: usize,
 ) -> Result<Code, EmitError> {
+    let mut code = Code { bytes: Vec::new(), offsets: Vec::new() };
+    for flat in each(kernels, threads, |kernel| compile_one(kernel, target))? {
+        code.bytes.resize(code.bytes.len().next_multiple_of(CODE_ALIGNMENT), 0);
+        code.offsets.push(code.bytes.len() as u64 + flat.entry);
+        code.bytes.extend_from_slice(&flat.bytes);
+    }
+    Ok(code)
+}
+
+/// `work` for every kernel, in `threads` threads; results in the kernels' order.
+pub(crate) fn each<T: Send>(
+    kernels: &[&dyn Kernel],
+    threads: usize,
+    work: impl Fn(&dyn Kernel) -> Result<T, EmitError> + Sync,
+) -> Result<Vec<T>, EmitError> {
     let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<Option<Result<Flat, EmitError>>>> = Mutex::new(vec![None; kernels.len()]);
+    let done: Mutex<Vec<Option<Result<T, EmitError>>>> =
+        Mutex::new(kernels.iter().map(|_| None).collect());
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, kernels.len().max(1)) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(kernel) = kernels.get(at) else { break };
-                    let flat = compile_one(*kernel, target);
-                    done.lock().expect("no thread panics with the lock")[at] = Some(flat);
+                    let result = work(*kernel);
+                    done.lock().expect("no thread panics with the lock")[at] = Some(result);
                 }
             });
         }
     });
-    let mut code = Code { bytes: Vec::new(), offsets: Vec::new() };
-    for flat in done.into_inner().expect("all threads are joined") {
-        let flat = flat.expect("every kernel was compiled")?;
-        code.bytes.resize(code.bytes.len().next_multiple_of(CODE_ALIGNMENT), 0);
-        code.offsets.push(code.bytes.len() as u64 + flat.entry);
-        code.bytes.extend_from_slice(&flat.bytes);
-    }
-    Ok(code)
+    let done = done.into_inner().expect("all threads are joined");
+    done.into_iter().map(|result| result.expect("every kernel was worked on")).collect()
 }
 
 fn compile_one(kernel: &dyn Kernel, target: &Target) -> Result<Flat, EmitError> {
@@ -142,9 +229,12 @@ pub fn llvm_ir(kernel: &dyn Kernel, target: &Target) -> Result<String, EmitError
 fn printed(kernel: &dyn Kernel, target: &Target, kind: FileType) -> Result<Vec<u8>, EmitError> {
     let context = Context::create();
     let module = built(&context, kernel, target)?;
-    let machine = x86_64::machine(target);
-    x86_64::optimise(&module, &machine)
-        .and_then(|()| x86_64::print(&module, &machine, kind))
+    let machine = match target.gpu() {
+        Some(_) => nvptx::machine(target),
+        None => x86_64::machine(target),
+    };
+    machine::optimise(&module, &machine)
+        .and_then(|()| machine::print(&module, &machine, kind))
         .map_err(|message| EmitError::llvm(kernel, message))
 }
 
@@ -153,14 +243,21 @@ fn built<'c>(
     kernel: &dyn Kernel,
     target: &Target,
 ) -> Result<inkwell::module::Module<'c>, EmitError> {
-    let mut k = Builder::new(context, &kernel.symbol(), kernel.arguments(), target);
+    let (symbol, arguments) = (kernel.symbol(), kernel.arguments());
+    let block = kernel.thread_block();
+    assert_eq!(block.is_some(), target.gpu().is_some(), "`{symbol}` is not a kernel for {target}");
+    let (mut k, declared) = match block {
+        None => (Builder::for_calls(context, &symbol, arguments, target), kernel.workspace_bytes()),
+        Some(block) => {
+            let shared = u64::from(block.shared_bytes);
+            (Builder::for_blocks(context, &symbol, arguments, block, target), shared)
+        }
+    };
     kernel.emit(&mut k)?;
     assert!(
-        k.carved() <= kernel.workspace_bytes(),
-        "`{}` takes {} bytes of workspace and declares {}",
-        kernel.symbol(),
+        k.carved() <= declared,
+        "`{symbol}` takes {} bytes of workspace or shared memory and declares {declared}",
         k.carved(),
-        kernel.workspace_bytes()
     );
     Ok(k.finish())
 }
@@ -181,7 +278,7 @@ impl EmitError {
         Self::NoFit { kernel: kernel.symbol(), cause: cause.into() }
     }
 
-    fn llvm(kernel: &dyn Kernel, message: String) -> Self {
+    pub(crate) fn llvm(kernel: &dyn Kernel, message: String) -> Self {
         Self::Llvm { kernel: kernel.symbol(), message }
     }
 }

@@ -29,6 +29,10 @@ pub const ULP: f64 = 1.0 / 128.0;
 
 const X86_64: &[&str] = &["x86-64"];
 
+const NVPTX: &[&str] = &["nvptx"];
+
+const BOTH: &[&str] = &["x86-64", "nvptx"];
+
 const ROUNDED_ONCE: Tolerance = Tolerance {
     relative: ULP,
     absolute: 1e-5,
@@ -86,37 +90,37 @@ const ROUNDED_LOGITS: Tolerance = Tolerance {
 
 /// Every template, by name.
 pub const KERNELS: &[Template] = &[
-    Template { name: "add", twin: "add", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template { name: "add", twin: "add", tolerance: ROUNDED_ONCE, targets: BOTH },
     Template {
         name: "add_positions",
         twin: "add_positions",
         tolerance: ROUNDED_ONCE,
-        targets: X86_64,
+        targets: BOTH,
     },
-    Template { name: "attention", twin: "attention", tolerance: SOFTMAX, targets: X86_64 },
+    Template { name: "attention", twin: "attention", tolerance: SOFTMAX, targets: BOTH },
     Template {
         name: "attention_int8",
         twin: "quantized_rows, attention_int8",
         tolerance: SOFTMAX,
         targets: X86_64,
     },
-    Template { name: "cache_write", twin: "cache_write", tolerance: MOVED, targets: X86_64 },
+    Template { name: "cache_write", twin: "cache_write", tolerance: MOVED, targets: BOTH },
     Template {
         name: "cache_write_int8",
         twin: "quantized_rows, cache_write",
         tolerance: MOVED,
         targets: X86_64,
     },
-    Template { name: "columns", twin: "columns", tolerance: MOVED, targets: X86_64 },
-    Template { name: "combine", twin: "combine", tolerance: ROUNDED_ONCE, targets: X86_64 },
-    Template { name: "combine_add", twin: "combine_add", tolerance: ROUNDED_ONCE, targets: X86_64 },
-    Template { name: "embed", twin: "embed", tolerance: MOVED, targets: X86_64 },
-    Template { name: "embed_packed", twin: "embed", tolerance: MOVED, targets: X86_64 },
+    Template { name: "columns", twin: "columns", tolerance: MOVED, targets: BOTH },
+    Template { name: "combine", twin: "combine", tolerance: ROUNDED_ONCE, targets: BOTH },
+    Template { name: "combine_add", twin: "combine_add", tolerance: ROUNDED_ONCE, targets: BOTH },
+    Template { name: "embed", twin: "embed", tolerance: MOVED, targets: BOTH },
+    Template { name: "embed_packed", twin: "embed", tolerance: MOVED, targets: BOTH },
     Template {
         name: "gate_up_silu",
         twin: "gate_up_silu, norm_gate_up_silu",
         tolerance: NORMED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "gate_up_silu_int4",
@@ -128,7 +132,7 @@ pub const KERNELS: &[Template] = &[
         name: "gate_up_silu_int8",
         twin: "quantized_rows, gate_up_silu, norm_gate_up_silu",
         tolerance: QUANTIZED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "gate_up_silu_int8_weight",
@@ -136,13 +140,8 @@ pub const KERNELS: &[Template] = &[
         tolerance: NORMED_INPUT,
         targets: X86_64,
     },
-    Template { name: "gelu", twin: "gelu", tolerance: ROUNDED_ONCE, targets: X86_64 },
-    Template {
-        name: "group_by_expert",
-        twin: "group_by_expert",
-        tolerance: MOVED,
-        targets: X86_64,
-    },
+    Template { name: "gelu", twin: "gelu", tolerance: ROUNDED_ONCE, targets: BOTH },
+    Template { name: "group_by_expert", twin: "group_by_expert", tolerance: MOVED, targets: BOTH },
     Template {
         name: "grouped_gate_up_silu",
         twin: "grouped_gate_up_silu",
@@ -159,7 +158,7 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_gate_up_silu_int8",
         twin: "quantized_rows, grouped_gate_up_silu",
         tolerance: QUANTIZED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "grouped_gate_up_silu_int8_weight",
@@ -183,7 +182,7 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_linear_int8",
         twin: "quantized_rows, grouped_linear",
         tolerance: QUANTIZED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "grouped_linear_int8_weight",
@@ -191,12 +190,12 @@ pub const KERNELS: &[Template] = &[
         tolerance: ROUNDED_ONCE,
         targets: X86_64,
     },
-    Template { name: "layer_norm", twin: "layer_norm", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template { name: "layer_norm", twin: "layer_norm", tolerance: ROUNDED_ONCE, targets: BOTH },
     Template {
         name: "linear",
         twin: "linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
         tolerance: NORMED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "linear_int4",
@@ -208,7 +207,7 @@ pub const KERNELS: &[Template] = &[
         name: "linear_int8",
         twin: "quantized_rows, linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
         tolerance: QUANTIZED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "linear_int8_weight",
@@ -222,7 +221,7 @@ pub const KERNELS: &[Template] = &[
         tolerance: ROUNDED_LOGITS,
         targets: X86_64,
     },
-    Template { name: "mul", twin: "mul", tolerance: ROUNDED_ONCE, targets: X86_64 },
+    Template { name: "mul", twin: "mul", tolerance: ROUNDED_ONCE, targets: BOTH },
     Template {
         name: "patch_embed",
         twin: "patch_embed",
@@ -247,13 +246,13 @@ pub const KERNELS: &[Template] = &[
         tolerance: ROUNDED_PATCHES,
         targets: X86_64,
     },
-    Template { name: "patches", twin: "patches", tolerance: MOVED, targets: X86_64 },
-    Template { name: "pixel_shuffle", twin: "pixel_shuffle", tolerance: MOVED, targets: X86_64 },
+    Template { name: "patches", twin: "patches", tolerance: MOVED, targets: BOTH },
+    Template { name: "pixel_shuffle", twin: "pixel_shuffle", tolerance: MOVED, targets: BOTH },
     Template {
         name: "qk_norm_rope_write",
         twin: "qk_norm_rope_write",
         tolerance: ROUNDED_ONCE,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "qk_norm_rope_write_int8",
@@ -261,24 +260,20 @@ pub const KERNELS: &[Template] = &[
         tolerance: QUANTIZED_KEYS,
         targets: X86_64,
     },
+    Template { name: "quantize_rows", twin: "quantized_rows", tolerance: MOVED, targets: NVPTX },
     Template {
         name: "rms_norm",
         twin: "rms_norm, head_norm",
         tolerance: ROUNDED_TWICE,
-        targets: X86_64,
+        targets: BOTH,
     },
-    Template { name: "rope", twin: "rope", tolerance: ROUNDED_ONCE, targets: X86_64 },
-    Template { name: "route", twin: "route", tolerance: ROUNDED_ONCE, targets: X86_64 },
-    Template { name: "select_rows", twin: "select_rows", tolerance: MOVED, targets: X86_64 },
-    Template { name: "silu", twin: "silu", tolerance: ROUNDED_ONCE, targets: X86_64 },
-    Template { name: "splice", twin: "splice", tolerance: MOVED, targets: X86_64 },
-    Template { name: "tap", twin: "tap", tolerance: MOVED, targets: X86_64 },
-    Template {
-        name: "tile_attention",
-        twin: "tile_attention",
-        tolerance: SOFTMAX,
-        targets: X86_64,
-    },
+    Template { name: "rope", twin: "rope", tolerance: ROUNDED_ONCE, targets: BOTH },
+    Template { name: "route", twin: "route", tolerance: ROUNDED_ONCE, targets: BOTH },
+    Template { name: "select_rows", twin: "select_rows", tolerance: MOVED, targets: BOTH },
+    Template { name: "silu", twin: "silu", tolerance: ROUNDED_ONCE, targets: BOTH },
+    Template { name: "splice", twin: "splice", tolerance: MOVED, targets: BOTH },
+    Template { name: "tap", twin: "tap", tolerance: MOVED, targets: BOTH },
+    Template { name: "tile_attention", twin: "tile_attention", tolerance: SOFTMAX, targets: BOTH },
 ];
 
 /// The name of a product's row: that of scheme `bf16`, or of one of those that quantize.

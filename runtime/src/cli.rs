@@ -56,9 +56,10 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct Machine {
-    /// What carries out the steps; `null` computes nothing and checks every call.
-    #[arg(long, value_enum, default_value = "host")]
-    device: Device,
+    /// What carries out the steps: `auto` (what the artifact was compiled for), `host`, `cuda:N`, or
+    /// `null`, which computes nothing and checks every call.
+    #[arg(long, value_name = "D", value_parser = device, default_value = "auto")]
+    device: DeviceKind,
     /// Threads that compute; all processors this process may use, unless said.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -76,19 +77,29 @@ enum Weights {
     Huge,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Device {
-    Host,
-    Null,
+/// A device as it is written on the command line.
+///
+/// Refuses other words.
+pub fn device(text: &str) -> Result<DeviceKind, String> {
+    let ordinal = |text: &str| text.parse().ok();
+    let kind = match text {
+        "auto" => Some(DeviceKind::Auto),
+        "host" => Some(DeviceKind::Host),
+        "null" => Some(DeviceKind::Null),
+        "cuda" => Some(DeviceKind::Cuda { ordinal: 0 }),
+        _ => {
+            text.strip_prefix("cuda:").and_then(ordinal).map(|ordinal| DeviceKind::Cuda { ordinal })
+        }
+    };
+    kind.ok_or_else(|| {
+        "devices are `auto`, `host`, `cuda:0`, `cuda:1` and so on, and `null`".to_owned()
+    })
 }
 
 impl Machine {
     fn options(&self) -> Options {
         Options {
-            device: match self.device {
-                Device::Host => DeviceKind::Host,
-                Device::Null => DeviceKind::Null,
-            },
+            device: self.device,
             threads: self.threads.map(usize::from),
             context: self.context,
             weights: match self.weights_memory {

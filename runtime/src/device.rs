@@ -8,6 +8,7 @@
 //! features, logits and taps. All of it is allocated when the device is made; carrying out calls
 //! allocates nothing.
 
+pub mod cuda;
 mod error;
 pub mod host;
 mod layout;
@@ -20,6 +21,8 @@ use std::sync::atomic::AtomicBool;
 
 use half::bf16;
 use sail_ir::id::BufferId;
+
+use crate::trace::Limits;
 
 pub use error::DeviceError;
 pub use layout::{Capacity, ControlLayout, Layout};
@@ -83,16 +86,19 @@ pub trait Device: Send {
         stop: &AtomicBool,
     ) -> Result<(), DeviceError>;
 
-    /// The call's rows of a bf16 buffer in the arena, between two launches of the call.
+    /// The call's rows of a bf16 buffer in the arena, between two launches of the call; the next
+    /// launch reads what the caller leaves there.
+    ///
+    /// Refuses what a device refuses that has to copy them.
     ///
     /// # Panics
     ///
     /// When the buffer is not a bf16 buffer of the arena.
-    fn scratch(&mut self, call: &Call, buffer: BufferId) -> &mut [bf16];
+    fn scratch(&mut self, call: &Call, buffer: BufferId) -> Result<&mut [bf16], DeviceError>;
 
     /// Keep the features of the last call of `vision` (`tiles` of them) as those of the image
     /// tiles `first ..`, where `prefill` finds them.
-    fn keep_features(&mut self, first: u32, tiles: u32);
+    fn keep_features(&mut self, first: u32, tiles: u32) -> Result<(), DeviceError>;
 
     /// Kept features, `[n, p/4, d]`.
     fn features(&self) -> &[bf16];
@@ -109,4 +115,9 @@ pub trait Device: Send {
     /// Times of the last call's steps, in the order of the function; empty unless asked for when
     /// the device was made.
     fn times(&self) -> &[StepTime];
+
+    /// What it can do at best, when it can tell; `None` where the processor of this machine computes.
+    fn limits(&mut self) -> Option<Result<Limits, DeviceError>> {
+        None
+    }
 }

@@ -22,6 +22,8 @@ pub enum RunError {
     Unfit { file: String, what: String, hint: Option<String> },
     /// The device cannot be had, or was interrupted.
     Device(DeviceError),
+    /// The device does not take the code of this file.
+    Code { file: String, error: DeviceError },
     /// More positions than there are.
     Context(ContextError),
     /// This picture cannot be used.
@@ -98,6 +100,7 @@ impl fmt::Display for RunError {
             Self::Incompatible { file, error } => f.write_str(&located(error, file)),
             Self::Unfit { file, what, .. } => f.write_str(&located(what, file)),
             Self::Device(error) => error.fmt(f),
+            Self::Code { file, error } => f.write_str(&located(error, file)),
             Self::Context(error) => error.fmt(f),
             Self::Picture { name, error } => f.write_str(&located(error, name)),
             Self::Text(error) => error.fmt(f),
@@ -132,7 +135,7 @@ impl Help for RunError {
             Self::Artifact { error, .. } => error.code(),
             Self::Incompatible { error, .. } => error.code(),
             Self::Unfit { .. } => "SC0411",
-            Self::Device(error) => error.code(),
+            Self::Device(error) | Self::Code { error, .. } => error.code(),
             Self::Context(_) => "SC0531",
             Self::Picture { error, .. } => error.code(),
             Self::Text(error) => error.code(),
@@ -149,7 +152,7 @@ impl Help for RunError {
             Self::Artifact { error, .. } => error.hint(),
             Self::Incompatible { error, .. } => error.hint(),
             Self::Unfit { hint, .. } => hint.clone(),
-            Self::Device(error) => error.hint(),
+            Self::Device(error) | Self::Code { error, .. } => error.hint(),
             Self::Context(error) => Some(context_hint(error)),
             Self::Picture { error, .. } => error.hint(),
             Self::Text(error) => error.hint(),
@@ -168,7 +171,7 @@ impl Help for RunError {
             Self::Artifact { error, .. } => error.exit_code(),
             Self::Incompatible { error, .. } => error.exit_code(),
             Self::Unfit { .. } => 4,
-            Self::Device(error) => error.exit_code(),
+            Self::Device(error) | Self::Code { error, .. } => error.exit_code(),
             Self::Context(_) => 3,
             Self::Picture { error, .. } => error.exit_code(),
             Self::Text(error) => error.exit_code(),
@@ -176,6 +179,18 @@ impl Help for RunError {
             Self::Busy | Self::Full(_) => 7,
             Self::NoIds | Self::UnknownId { .. } | Self::Places { .. } => 3,
             Self::Taps => 2,
+        }
+    }
+}
+
+impl RunError {
+    /// `error`, and the artifact `file` where it is about its code.
+    pub(crate) fn of_device(error: DeviceError, file: &str) -> Self {
+        match error {
+            DeviceError::Cuda(ref cuda) if cuda.is_about_code() => {
+                Self::Code { file: file.to_owned(), error }
+            }
+            error => Self::Device(error),
         }
     }
 }

@@ -17,6 +17,7 @@ use sail_ir::plan::{Function, Place, Plan};
 
 use crate::cache::{Full, Pages};
 use crate::device::{Call, Device, DeviceError, Layout, StepTime};
+use crate::trace::Limits;
 
 /// Which rows of a prefill the logits are wanted of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +125,12 @@ impl Engine {
         &*self.device
     }
 
+    /// What the device can do at best, when it can tell; `None` where the processor of this machine
+    /// computes.
+    pub fn limits(&mut self) -> Option<Result<Limits, DeviceError>> {
+        self.device.limits()
+    }
+
     /// Let `slot` have positions up to `positions`; it gives back pages beyond.
     ///
     /// Refuses when the pool is used up by other slots.
@@ -159,7 +166,7 @@ impl Engine {
             let class = self.class(function, images);
             let call = Call { function, class, tokens: 0, images, outputs: 0 };
             self.call(&call, stop)?;
-            self.device.keep_features(first, images);
+            self.device.keep_features(first, images)?;
             self.tell(&call, Told::default(), watch);
             first += images;
         }
@@ -284,7 +291,7 @@ impl Engine {
             if launch > 0
                 && let Some((name, buffer)) = tapped_input(function, launch)
             {
-                replace(name, self.device.scratch(call, buffer));
+                replace(name, self.device.scratch(call, buffer)?);
             }
             self.device.run(call, launch..launch + 1, stop)?;
         }

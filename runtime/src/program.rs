@@ -14,7 +14,7 @@ use sail_ir::plan::Plan;
 
 use crate::RunError;
 pub use crate::device::host::WeightsMemory;
-use crate::device::{Capacity, Device, DeviceError, Layout, host, null};
+use crate::device::{Capacity, Device, DeviceError, Layout, cuda, host, null};
 use crate::execute::{Done, Engine};
 use crate::image;
 use crate::text::Text;
@@ -22,9 +22,13 @@ use crate::text::Text;
 /// What carries out the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceKind {
-    /// This machine's processor.
+    /// What the artifact was compiled for: this machine's processor, or its first GPU.
     #[default]
+    Auto,
+    /// This machine's processor.
     Host,
+    /// A GPU of NVIDIA's, by its number.
+    Cuda { ordinal: u32 },
     /// Nothing; calls are checked as if.
     Null,
 }
@@ -72,13 +76,14 @@ pub struct Program {
 impl Program {
     /// Open a file and make it ready.
     ///
-    /// Refuses what [`Artifact::open`] refuses, an artifact for other machines (unless the device
-    /// is `null`), a context beyond the artifact's or beyond memory, and what the device refuses.
+    /// Refuses what [`Artifact::open`] refuses, an artifact for other machines or another kind of
+    /// device (unless the device is `null`), a context beyond the artifact's or beyond memory, and what the device refuses.
     pub fn open(path: &Path, options: &Options) -> Result<Self, RunError> {
         let file = path.display().to_string();
         let artifact = Artifact::open(path)
             .map_err(|error| RunError::Artifact { file: file.clone(), error })?;
-        if options.device == DeviceKind::Host {
+        let kind = resolve(options.device, artifact.manifest(), &file)?;
+        if kind == DeviceKind::Host {
             artifact::check(artifact.manifest(), &Machine::this())
                 .map_err(|error| RunError::Incompatible { file: file.clone(), error })?;
         }
@@ -94,12 +99,16 @@ impl Program {
             WeightsMemory::Map => 0,
             WeightsMemory::Huge => artifact.weights().bytes,
         };
-        let (layout, threads) = plan_memory(&plan, options, copied, &file)?;
+        let (layout, threads) = plan_memory(&plan, options, (kind, copied), &file)?;
         check_sizes(manifest, &layout, &file)?;
         let context = layout.capacity.context;
-        let device: Box<dyn Device> = match options.device {
-            DeviceKind::Host => {
+        let device: Box<dyn Device> = match kind {
+            DeviceKind::Auto | DeviceKind::Host => {
                 Box::new(host::Host::new(&artifact, &layout, threads, options.weights)?)
+            }
+            DeviceKind::Cuda { ordinal } => {
+                let made = cuda::Cuda::new(&artifact, &layout, ordinal);
+                Box::new(made.map_err(|error| RunError::of_device(error, &file))?)
             }
             DeviceKind::Null => Box::new(null::Null::new(&plan, &layout)),
         };
@@ -206,12 +215,35 @@ impl Program {
     }
 }
 
+/// The device to take: what was asked for, if the artifact was compiled for such a one.
+fn resolve(wanted: DeviceKind, manifest: &Manifest, file: &str) -> Result<DeviceKind, RunError> {
+    let target = &manifest.target;
+    let unfit = |device: &str, instead: &str| RunError::Unfit {
+        file: file.to_owned(),
+        what: format!(
+            "`--device {device}` does not run this artifact\n  because it was compiled for `{target}`"
+        ),
+        hint: Some(format!(
+            "without `--device` it runs on {instead}, `--target` chooses when compiling"
+        )),
+    };
+    match (wanted, target.gpu().is_some()) {
+        (DeviceKind::Auto, true) => Ok(DeviceKind::Cuda { ordinal: 0 }),
+        (DeviceKind::Auto, false) => Ok(DeviceKind::Host),
+        (DeviceKind::Host, true) => Err(unfit("host", "a GPU")),
+        (DeviceKind::Cuda { ordinal }, false) => {
+            Err(unfit(&format!("cuda:{ordinal}"), "this machine's processor"))
+        }
+        (device, _) => Ok(device),
+    }
+}
+
 /// Sizes for the options, within the artifact's and the machine's; `copied` bytes of weights come
 /// on top.
 fn plan_memory(
     plan: &Plan,
     options: &Options,
-    copied: u64,
+    (device, copied): (DeviceKind, u64),
     file: &str,
 ) -> Result<(Layout, usize), RunError> {
     let most = plan.cache.max_positions;
@@ -243,7 +275,7 @@ fn plan_memory(
         return Err(unfit("the artifact's sizes are beyond this machine".to_owned(), None));
     };
     match memory_bytes() {
-        Some(memory) if bytes > memory && options.device == DeviceKind::Host => {
+        Some(memory) if bytes > memory && device == DeviceKind::Host => {
             let because = format!("the machine has {} MB in all", memory / 1_000_000);
             Err(DeviceError::Memory { what: "a run", bytes, because }.into())
         }

@@ -3,6 +3,7 @@
 mod calibrated;
 mod drawn;
 mod experts;
+mod gpu;
 mod oracle;
 mod placed;
 mod promises;
@@ -25,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         placed::tests(),
         sizes::tests(),
         tuned::tests(),
+        gpu::tests(),
         quality::tests(),
         calibrated::tests(),
     ];

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use sail_ir::CacheScheme;
+use sail_ir::target::Target;
 use sail_kernels::Kernel;
 use sail_kernels::attention::{
-    Attention, CacheWrite, PageLayout, QkNormRopeWrite, Rope, rope_table,
+    Attention, CacheWrite, PageLayout, PlainPage, QkNormRopeWrite, Rope, rope_table,
 };
 use sail_kernels::emit::run::{Counts, bf16_values, f32_values, i32_bytes, poisoned};
 use sail_kernels::reference::{self, Cache, Heads, QkNormRope, Rounding, Row};
 use sail_tests::harness::Test;
 
-use super::check::{bytes_of, close, close_values, drawn, run, scaled};
+use super::check::{Buffers, bytes_of, close, close_values, drawn, run, run_here, scaled};
+use super::simulated::run_on_gpus;
 
 const THETA: f64 = 1e6;
 const PAGE: usize = 64;
@@ -34,6 +36,8 @@ pub fn tests() -> Vec<Test> {
 struct Pages {
     heads: Heads,
     scheme: CacheScheme,
+    /// Row by row, as on CUDA targets.
+    plain: bool,
     /// `[slots][pages_per_slot]`
     table: Vec<i32>,
     pages_per_slot: usize,
@@ -46,7 +50,13 @@ impl Pages {
         let pages = slots * pages_per_slot + 3;
         let step = (5..).find(|step| gcd(*step, pages) == 1).expect("some step is coprime");
         let table = (0..slots * pages_per_slot).map(|i| ((i + 1) * step % pages) as i32).collect();
-        Self { heads, scheme, table, pages_per_slot, pages }
+        Self { heads, scheme, plain: false, table, pages_per_slot, pages }
+    }
+
+    /// The same pages, each row by row.
+    fn plainly(self) -> Self {
+        assert_eq!(self.scheme, CacheScheme::Bf16, "the only one that CUDA targets have");
+        Self { plain: true, ..self }
     }
 
     fn layout(&self) -> PageLayout {
@@ -59,6 +69,12 @@ impl Pages {
             pages_per_slot: self.pages_per_slot as u32,
             ..Counts::default()
         }
+    }
+
+    /// What `kernel` makes of `buffers` where the cache is laid out like this.
+    fn run(&self, kernel: &dyn Kernel, rows: &[Row], buffers: &Buffers) -> Vec<(Target, Buffers)> {
+        let run = if self.plain { run_on_gpus } else { run_here };
+        run(kernel, self.counts(rows), buffers)
     }
 
     /// A pool of NaN.
@@ -84,9 +100,14 @@ impl Pages {
     fn places(&self, row: Row, head: usize, i: usize) -> [usize; 2] {
         let (block, position) = self.block(row, head);
         let i = i as u64;
-        let layout = self.layout();
-        [layout.key_offset(position, i), layout.value_offset(position, i)]
-            .map(|offset| block + offset as usize)
+        let offsets = if self.plain {
+            let page = PlainPage { head_dim: self.heads.dim as u32 };
+            [page.key_offset(position, i), page.value_offset(position, i)]
+        } else {
+            let layout = self.layout();
+            [layout.key_offset(position, i), layout.value_offset(position, i)]
+        };
+        offsets.map(|offset| block + offset as usize)
     }
 
     /// Keys and values of `rows` in `pool`, `[t, g·e]` each.
@@ -136,8 +157,8 @@ impl Pages {
         }
     }
 
-    /// Write keys and values `[t, g·e]` of `rows`, and zeros beside an even position, as the
-    /// kernels do.
+    /// Write keys and values `[t, g·e]` of `rows`, and, where pairs of positions stand together, zeros
+    /// beside an even position, as the kernels do.
     fn write(&self, pool: &mut [u8], rows: &[Row], kv: [&[u8]; 2]) {
         let width = self.heads.kv * self.heads.dim;
         for (t, row) in rows.iter().enumerate() {
@@ -146,7 +167,7 @@ impl Pages {
                 let [key, value] = self.places(*row, head, i);
                 pool[key..key + 2].copy_from_slice(&kv[0][from..from + 2]);
                 pool[value..value + 2].copy_from_slice(&kv[1][from..from + 2]);
-                if row[1] % 2 == 0 {
+                if row[1] % 2 == 0 && !self.plain {
                     pool[value + 2..value + 4].fill(0);
                 }
             }
@@ -196,17 +217,21 @@ fn mixed_rows() -> Vec<Row> {
 
 fn cache_write() {
     let rows = mixed_rows();
-    for (scheme, (kv, dim)) in CacheScheme::ALL
-        .into_iter()
-        .flat_map(|scheme| [(1, 2), (2, 20), (3, 64), (1, 128)].map(|sizes| (scheme, sizes)))
+    let layouts = CacheScheme::ALL.map(|scheme| (scheme, false));
+    let layouts = layouts.into_iter().chain([(CacheScheme::Bf16, true)]);
+    for ((scheme, plain), (kv, dim)) in
+        layouts.flat_map(|layout| [(1, 2), (2, 20), (3, 64), (1, 128)].map(|sizes| (layout, sizes)))
     {
         let pages = Pages::new((Heads { query: kv, kv, dim }, scheme), 5, 3);
+        let pages = if plain { pages.plainly() } else { pages };
         let kernel = CacheWrite { kv_heads: kv as u32, layout: pages.layout() };
         let (k, keys) = drawn(1, rows.len() * kv * dim);
         let (v, values) = drawn(2, rows.len() * kv * dim);
         let mut want = pages.pool();
         if scheme == CacheScheme::Int8 {
             pages.write_bytes(&mut want, &rows, [&keys, &values]);
+        } else if plain {
+            pages.write(&mut want, &rows, [&k, &v]);
         } else {
             let even: Vec<Row> = rows.iter().copied().filter(|row| row[1] % 2 == 0).collect();
             let zeros = vec![0; 2 * even.len() * kv * dim];
@@ -215,7 +240,7 @@ fn cache_write() {
         }
         let lists = [i32_bytes(rows.as_flattened()), i32_bytes(&pages.table)];
         let buffers = vec![k, v, lists[0].clone(), lists[1].clone(), pages.pool()];
-        for (target, after) in run(&kernel, pages.counts(&rows), &buffers) {
+        for (target, after) in pages.run(&kernel, &rows, &buffers) {
             // What a quad has beyond the last value of a head may be anything.
             let [got, want] = [&after[4], &want].map(|pool| match scheme {
                 CacheScheme::Bf16 => (pool.clone(), [Vec::new(), Vec::new()]),
@@ -235,14 +260,15 @@ fn fused_write() {
         Heads { query: 4, kv: 1, dim: 128 },
     ] {
         for scheme in CacheScheme::ALL {
-            check_fused_write((heads, scheme), &rows);
+            check_fused_write(&Pages::new((heads, scheme), 5, 3), &rows);
         }
+        check_fused_write(&Pages::new((heads, CacheScheme::Bf16), 5, 3).plainly(), &rows);
     }
 }
 
-fn check_fused_write((heads, scheme): (Heads, CacheScheme), rows: &[Row]) {
+fn check_fused_write(pages: &Pages, rows: &[Row]) {
+    let heads = pages.heads;
     let Heads { query, kv, dim } = heads;
-    let pages = Pages::new((heads, scheme), 5, 3);
     let (heads_, kv_heads) = (query as u32, kv as u32);
     let layout = pages.layout();
     let kernel = QkNormRopeWrite { heads: heads_, kv_heads, layout, eps: 1e-6 };
@@ -268,7 +294,7 @@ fn check_fused_write((heads, scheme): (Heads, CacheScheme), rows: &[Row]) {
         poisoned(2 * want.len()),
         pages.pool(),
     ];
-    for (target, after) in run(&kernel, pages.counts(rows), &buffers) {
+    for (target, after) in pages.run(&kernel, rows, &buffers) {
         close(&kernel, &target, &after[6], &want);
         let got = pages.read(&after[7], rows);
         for part in 0..2 {
@@ -324,7 +350,7 @@ impl Filled {
         };
         let want = twin(&values, &self.cache, rows, heads, Rounding::Bf16);
         let kernel = self.kernel();
-        for (target, after) in run(&kernel, self.pages.counts(rows), &self.buffers(&q, rows)) {
+        for (target, after) in self.pages.run(&kernel, rows, &self.buffers(&q, rows)) {
             close(&kernel, &target, &after[4], &want);
         }
     }
@@ -386,13 +412,13 @@ fn chunks_of(scheme: CacheScheme) {
     let (q, _) = drawn(9, rows.len() * width / 2);
     let kernel = filled.kernel();
     let mut whole: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    for (target, after) in run(&kernel, filled.pages.counts(&rows), &filled.buffers(&q, &rows)) {
+    for (target, after) in filled.pages.run(&kernel, &rows, &filled.buffers(&q, &rows)) {
         whole.insert(target.name, after[4].clone());
     }
     for (from, to) in [(0, 1), (149, 150), (60, 70), (140, 160), (189, 190)] {
         let part = &rows[from..to];
         let buffers = filled.buffers(&q[from * width..to * width], part);
-        for (target, after) in run(&kernel, filled.pages.counts(part), &buffers) {
+        for (target, after) in filled.pages.run(&kernel, part, &buffers) {
             let want = &whole[&target.name][from * width..to * width];
             assert!(after[4] == want, "{target}: rows {from}..{to} differ from those of the whole");
         }
@@ -409,7 +435,7 @@ fn unwritten_of(scheme: CacheScheme) {
     let rows = [run_of(0, 0, 1), run_of(1, 1, 2), run_of(2, 32, 33), run_of(3, 63, 64)].concat();
     let q = bytes_of(&vec![1.0; rows.len() * 40]);
     let kernel = filled.kernel();
-    for (target, after) in run(&kernel, filled.pages.counts(&rows), &filled.buffers(&q, &rows)) {
+    for (target, after) in filled.pages.run(&kernel, &rows, &filled.buffers(&q, &rows)) {
         let all_numbers = bf16_values(&after[4]).iter().all(|v| v.is_finite());
         assert!(all_numbers, "{target}, `{}`", kernel.symbol());
     }

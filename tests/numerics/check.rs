@@ -6,6 +6,8 @@ use sail_kernels::Kernel;
 use sail_kernels::emit::run::{Counts, Loaded, bf16_bytes, bf16_values, random, targets_here};
 use sail_kernels::table::template;
 
+use super::simulated::run_on_gpus;
+
 /// Into how many calls the work items are cut; the bytes must be the same for each.
 const PARTS: [u64; 3] = [1, 2, 5];
 
@@ -13,13 +15,25 @@ const PARTS: [u64; 3] = [1, 2, 5];
 /// with what stood there before.
 pub type Buffers = Vec<Vec<u8>>;
 
+/// What `kernel` makes of `buffers` on every target of this machine, and the kernel for its problem on
+/// every CUDA target.
+///
+/// # Panics
+///
+/// As [`run_here`] and [`run_on_gpus`].
+pub fn run(kernel: &dyn Kernel, counts: Counts, buffers: &Buffers) -> Vec<(Target, Buffers)> {
+    let mut runs = run_here(kernel, counts, buffers);
+    runs.extend(run_on_gpus(kernel, counts, buffers));
+    runs
+}
+
 /// What `kernel` makes of `buffers` on every target of this machine.
 ///
 /// # Panics
 ///
 /// When the bytes depend on how the work items are cut into calls, or when a buffer that the kernel
 /// only reads has changed.
-pub fn run(kernel: &dyn Kernel, counts: Counts, buffers: &Buffers) -> Vec<(Target, Buffers)> {
+pub fn run_here(kernel: &dyn Kernel, counts: Counts, buffers: &Buffers) -> Vec<(Target, Buffers)> {
     let runs = targets_here().into_iter().map(|target| {
         let after = run_loaded(kernel, &Loaded::new(kernel, &target), counts, buffers);
         (target, after)

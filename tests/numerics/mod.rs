@@ -8,6 +8,7 @@ mod experts;
 mod norm;
 mod products;
 mod rows;
+mod simulated;
 mod tile_attention;
 mod vision;
 

@@ -1,5 +1,6 @@
 //! Where things are that tests use: the workspace, `../shared`, the committed goldens, the binaries.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -36,19 +37,42 @@ pub fn binary(name: &str) -> Result<PathBuf, Outcome> {
     Ok(folder.join(name))
 }
 
+/// A folder that has `tests/fakecuda`, built from the present sources, as `libcuda.so.1`.
+///
+/// Fails with cargo's words when it does not build.
+pub fn simulated_driver() -> Result<&'static Path, Outcome> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let place = || {
+        let target = build(&["--package", "sail-fakecuda"])?;
+        let folder = target.join("fakecuda");
+        // Under a name of its own first: another process may be looking.
+        let new = folder.join(format!("new.{}", std::process::id()));
+        let placed = fs::create_dir_all(&folder)
+            .and_then(|()| fs::copy(target.join("libsail_fakecuda.so"), &new))
+            .and_then(|_| fs::rename(&new, folder.join("libcuda.so.1")));
+        placed.map(|()| folder).map_err(|error| error.to_string())
+    };
+    BUILT.get_or_init(place).as_deref().map_err(failed)
+}
+
 fn build_binaries() -> Result<PathBuf, String> {
+    build(&["--workspace", "--bins"])
+}
+
+/// Have cargo build something with the profile of this executable; the folder it is then in.
+fn build(what: &[&str]) -> Result<PathBuf, String> {
     let test = std::env::current_exe().map_err(|error| error.to_string())?;
     let folder =
         test.parent().and_then(Path::parent).ok_or("the test is not in a target folder")?;
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(workspace());
+    cargo.args(["build", "--quiet"]).args(what).current_dir(workspace());
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
     let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {
         return Err(format!(
-            "the binaries do not build\n{}",
+            "cargo does not build {what:?}\n{}",
             String::from_utf8_lossy(&output.stderr)
         ));
     }

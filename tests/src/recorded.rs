@@ -34,6 +34,12 @@ const fn beside(name: &'static str, folder: &'static str) -> Recorded {
 }
 
 impl Recorded {
+    /// Is it in the repository, and so always there?
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+
     /// The checkpoint's folder and the golden file.
     ///
     /// Skips where they are not committed and `../shared` is absent.

@@ -20,7 +20,7 @@ use crate::recipe::{self, Rule};
 pub struct Compile {
     /// Folder with config.json, tokenizer.json and the safetensors files.
     checkpoint: PathBuf,
-    /// `host`, `x86-64-v3`, `x86-64-v4`, `znver4`, … with `+feature`s.
+    /// `host`, `x86-64-v3`, `x86-64-v4`, `znver4`, … with `+feature`s; `sm_80`, `sm_90`.
     #[arg(long, default_value = "host")]
     target: String,
     /// How the weights of products are stored: `bf16`, `int8`, `int8-weight`, `int4`.
@@ -95,6 +95,8 @@ pub enum Emit {
     Llvm,
     /// Assembly of every kernel.
     Asm,
+    /// The PTX text of all kernels of a CUDA target.
+    Ptx,
 }
 
 impl Emit {
@@ -107,6 +109,7 @@ impl Emit {
             Self::Plan => pipeline::Emit::Plan,
             Self::Llvm => pipeline::Emit::Llvm,
             Self::Asm => pipeline::Emit::Assembly,
+            Self::Ptx => pipeline::Emit::Ptx,
         }
     }
 }

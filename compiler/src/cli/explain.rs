@@ -5,7 +5,7 @@ use std::fmt;
 use clap::Args;
 use sail_ir::{Help, output};
 
-use crate::codes::{CODES, Code};
+use crate::codes::{self, Code};
 use crate::error::{Failure, boxed};
 
 /// Say more about an error code.
@@ -22,10 +22,10 @@ pub struct Explain {
 impl Explain {
     pub fn run(&self) -> Result<(), Failure> {
         let rows: Vec<&Code> = match &self.code {
-            None => CODES.iter().collect(),
+            None => codes::all().collect(),
             Some(code) => {
                 let wanted = code.to_ascii_uppercase();
-                let found = CODES.iter().find(|row| row.code == wanted);
+                let found = codes::all().find(|row| row.code == wanted);
                 vec![found.ok_or_else(|| Box::new(UnknownCode { code: code.clone() }) as Failure)?]
             }
         };

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, value_parser};
 use sail_ir::output;
-use sail_runtime::{Options, Program};
+use sail_runtime::cli::device;
+use sail_runtime::{DeviceKind, Options, Program};
 
 use crate::error::{CompileError, Failure, boxed};
 use crate::golden::run::{observe, positions, rule};
@@ -14,7 +15,7 @@ use crate::golden::{Golden, judge};
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sailc verify model.sail --golden golden.safetensors")]
 pub struct Verify {
-    /// A `.sail` file for this machine.
+    /// A `.sail` file for this machine or its GPU.
     file: PathBuf,
     /// Recorded outputs; `tests/goldens/README.md` says how they are made.
     #[arg(long)]
@@ -22,6 +23,9 @@ pub struct Verify {
     /// Let the recorded router logits choose the experts: near-ties then fall alike.
     #[arg(long)]
     route_from_golden: bool,
+    /// What carries it out: `auto` (what the artifact was compiled for), `host` or `cuda:N`.
+    #[arg(long, value_name = "D", value_parser = device, default_value = "auto")]
+    device: DeviceKind,
     /// All processors this process may use by default.
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -35,6 +39,7 @@ impl Verify {
     pub fn run(&self) -> Result<(), Failure> {
         let golden = Golden::open(&self.golden).map_err(boxed)?;
         let options = Options {
+            device: self.device,
             threads: self.threads.map(usize::from),
             context: Some(positions(&golden)?),
             slots: 1,

@@ -2,7 +2,8 @@
 
 use sail_ir::id::WeightId;
 use sail_kernels::attention::rope_table;
-use sail_kernels::packing::{Loss, pack_panel};
+use sail_kernels::packing::rows::pack_rows;
+use sail_kernels::packing::{Arrangement, Loss, pack_panel};
 use sail_models::{ModelError, Weights};
 
 use crate::calibrate::{Known, Sensitivities};
@@ -20,6 +21,17 @@ pub struct Piece<'a> {
     /// Units: panels of all experts, rows of all paths, or positions.
     first: u64,
     count: u64,
+    last: bool,
+}
+
+/// What a piece became.
+#[derive(Debug, Default)]
+pub struct Made {
+    pub bytes: Vec<u8>,
+    /// What comes behind the bytes of all pieces of the weight.
+    pub behind: Vec<u8>,
+    /// What packing lost.
+    pub loss: Loss,
 }
 
 /// Why a piece has no bytes.
@@ -57,7 +69,8 @@ pub fn of(weight: WeightId, source: &Source) -> Vec<Piece<'_>> {
     (0..units.div_ceil(per_piece))
         .map(|index| {
             let first = index * per_piece;
-            Piece { weight, source, first, count: per_piece.min(units - first) }
+            let count = per_piece.min(units - first);
+            Piece { weight, source, first, count, last: first + count == units }
         })
         .collect()
 }
@@ -68,15 +81,16 @@ impl Piece<'_> {
         self.first == 0
     }
 
+    /// Does it end with this one?
+    pub fn is_last(&self) -> bool {
+        self.last
+    }
+
     /// The bytes of the piece, and what packing lost. `calibration` is what is known of what
     /// products read.
     ///
     /// Refuses a checkpoint that can no longer be read, and values that the scheme cannot hold.
-    pub fn pack(
-        &self,
-        weights: &Weights,
-        calibration: &Known,
-    ) -> Result<(Vec<u8>, Loss), Unpacked> {
+    pub fn pack(&self, weights: &Weights, calibration: &Known) -> Result<Made, Unpacked> {
         let bytes = match self.source {
             Source::Packed(packed) => return self.panels(packed, weights, calibration),
             Source::Plain { paths, dims } => self.rows(paths, dims, (weights, calibration))?,
@@ -87,7 +101,7 @@ impl Piece<'_> {
                 table.iter().flat_map(|value| value.to_le_bytes()).collect()
             }
         };
-        Ok((bytes, Loss::default()))
+        Ok(Made { bytes, ..Made::default() })
     }
 
     fn panels(
@@ -95,19 +109,25 @@ impl Piece<'_> {
         packed: &Packed,
         weights: &Weights,
         calibration: &Known,
-    ) -> Result<(Vec<u8>, Loss), Unpacked> {
+    ) -> Result<Made, Unpacked> {
         let rows_of = |path: &String| match weights.tensor(path) {
             Some(tensor) => tensor.rows().0,
             None => panic!("broken invariant `link.known`: no tensor `{path}`"),
         };
         let panels = packed.panels_of(&packed.paths.iter().map(rows_of).collect::<Vec<_>>());
         let panel_bytes = narrow(packed.panel_bytes());
-        let mut bytes = vec![0; panel_bytes * narrow(self.count)];
-        let mut loss = Loss::default();
+        let behind_bytes = narrow(packed.bytes_behind());
+        let mut made = Made {
+            bytes: vec![0; panel_bytes * narrow(self.count)],
+            behind: vec![0; behind_bytes * narrow(self.count)],
+            loss: Loss::default(),
+        };
         let mut sensitivities = Sensitivities::new(calibration, packed);
         let row_bytes = narrow(packed.k * 2);
-        let mut buffer = vec![0; row_bytes * packed.panel_width as usize];
-        for (panel, out) in (self.first..).zip(bytes.chunks_exact_mut(panel_bytes)) {
+        let mut buffer = vec![0; row_bytes * packed.arrangement.width() as usize];
+        let outs = made.bytes.chunks_exact_mut(panel_bytes);
+        for (at, (panel, out)) in (self.first..).zip(outs).enumerate() {
+            let behind = &mut made.behind[at * behind_bytes..][..behind_bytes];
             let sources = panels.sources(packed.panel(panel));
             for (source, row) in sources.iter().zip(buffer.chunks_exact_mut(row_bytes)) {
                 if let Some(source) = source {
@@ -122,19 +142,22 @@ impl Piece<'_> {
             let sensitivity = sensitivities.of(paths);
             let rows = sources.iter().zip(buffer.chunks_exact(row_bytes));
             let rows: Vec<Option<&[u8]>> = rows.map(|(source, row)| source.map(|_| row)).collect();
-            loss += pack_panel(packed.scheme, narrow(packed.k), &rows, sensitivity, out).map_err(
-                |found| {
-                    let source = sources[found.output].expect("rows of zeros are finite");
-                    Unpacked::NotFinite(CompileError::NotFinite {
-                        path: packed.paths[source.path].clone(),
-                        row: source.row,
-                        column: found.column as u64,
-                        scheme: packed.scheme,
-                    })
-                },
-            )?;
+            let (scheme, k) = (packed.scheme, narrow(packed.k));
+            let lost = match packed.arrangement {
+                Arrangement::Panels { .. } => pack_panel(scheme, k, &rows, sensitivity, out),
+                Arrangement::Rows => pack_rows(scheme, k, &rows, sensitivity, (out, behind)),
+            };
+            made.loss += lost.map_err(|found| {
+                let source = sources[found.output].expect("rows of zeros are finite");
+                Unpacked::NotFinite(CompileError::NotFinite {
+                    path: packed.paths[source.path].clone(),
+                    row: source.row,
+                    column: found.column as u64,
+                    scheme: packed.scheme,
+                })
+            })?;
         }
-        Ok((bytes, loss))
+        Ok(made)
     }
 
     fn rows(

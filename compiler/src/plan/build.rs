@@ -3,19 +3,19 @@
 //! One op becomes one step: the kernel and its config are chosen in [`super::choose`], the arena
 //! is laid out in [`super::place`], the waits are found in [`super::order`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sail_ir::id::{BufferId, Id, IdVec, KernelId, StepId};
 use sail_ir::plan::{
     Affine, Buffer, CacheSpec, ControlField, Count, Function, Grid, Kernel as PlannedKernel,
     Launch, Place, Plan, Port, Step,
 };
-use sail_ir::scheme::CacheScheme;
 use sail_ir::shape::{Dim, Type};
 use sail_ir::target::Target;
+use sail_kernels::kernel::Before;
 use sail_kernels::{Kernel, Shaped};
-use sail_models::ModelSpec;
 
+use super::bounds::Bounds;
 use super::choose::{self, Argument, Chosen, Scope};
 use super::flat::{self, FunctionView, OpView, ValueId};
 use super::label;
@@ -24,54 +24,8 @@ use super::place::{Request, place, reserved};
 use super::weights::{Source, WeightTable};
 use crate::error::CompileError;
 use crate::lock::Lock;
-use crate::options::{DEFAULT_CONTEXT, Options};
 use crate::placement::Placement;
 use crate::stage::{Kernels, Module};
-
-/// Bounds and counts that the model and the options fix for all functions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bounds {
-    /// Size classes of `prefill`, ascending.
-    pub prefill: Vec<u32>,
-    /// Batch buckets of `decode`, ascending.
-    pub decode: Vec<u32>,
-    /// Image tiles of one call of `vision`, ascending.
-    pub vision: Vec<u32>,
-    /// Logits rows of one `prefill`.
-    pub max_outputs: u32,
-    pub max_positions: u32,
-    pub cache: CacheScheme,
-}
-
-impl Bounds {
-    /// The bounds for `spec`. Refuses a context that the model was not made for.
-    pub fn new(spec: &ModelSpec, options: &Options) -> Result<Self, CompileError> {
-        let most = spec.decoder.max_positions;
-        let context = options.context.unwrap_or_else(|| {
-            u32::try_from(most).map_or(DEFAULT_CONTEXT, |most| most.min(DEFAULT_CONTEXT))
-        });
-        if context == 0 || u64::from(context) > most {
-            return Err(CompileError::Context { asked: context, most });
-        }
-        let tiles = spec.tiles_per_picture();
-        let tiles = u32::try_from(tiles)
-            .map_err(|_| CompileError::TooLarge { what: "tiles".to_owned(), size: tiles })?;
-        let mut bounds = Self {
-            prefill: vec![16, 64, 128, 256, 512],
-            decode: vec![1, 2, 4, 8],
-            vision: (1..=tiles).collect(),
-            max_outputs: 8,
-            max_positions: context,
-            cache: options.cache,
-        };
-        if options.tap_inputs {
-            // Room is kept for every tap of the largest call: of a large model, gigabytes.
-            bounds.prefill.truncate(3);
-            bounds.vision.truncate(1);
-        }
-        Ok(bounds)
-    }
-}
 
 /// A plan whose kernels have no code yet.
 pub struct Draft {
@@ -105,6 +59,10 @@ pub fn draft(module: &Module<'_, Kernels>, given: Given<'_>) -> Result<Draft, Co
     for view in functions {
         planned.push(FunctionBuilder::new(view, given, &mut shared).run()?);
     }
+    if !shared.without_kernel.is_empty() {
+        let ops = shared.without_kernel.into_iter().collect();
+        return Err(CompileError::NoTemplate { target: given.target.name.clone(), ops });
+    }
     let cache = cache_spec(functions, given.bounds)?;
     let Shared { kernels, rows, weights, pinned, .. } = shared;
     let (weight_rows, sources) = weights.finish();
@@ -119,6 +77,8 @@ struct Shared {
     rows: IdVec<KernelId, PlannedKernel>,
     by_symbol: HashMap<String, KernelId>,
     weights: WeightTable,
+    /// Ops for which the target has no kernel, of all functions.
+    without_kernel: BTreeSet<String>,
     /// Kernels whose config comes from the lock.
     pinned: usize,
 }
@@ -148,6 +108,7 @@ impl Shared {
             offset: 0,
             arguments: narrow(arguments.len()),
             writes,
+            cuda: sail_kernels::ptx::launch(kernel.as_ref()),
         });
         self.kernels.push(kernel);
         self.by_symbol.insert(symbol, id);
@@ -211,11 +172,7 @@ impl<'a> FunctionBuilder<'a> {
         }
         let arena_bytes = self.place_arena();
         self.find_waits();
-        let classes = match (self.count, self.view.name.as_str()) {
-            (Count::Images, _) => self.given.bounds.vision.clone(),
-            (_, "decode") => self.given.bounds.decode.clone(),
-            _ => self.given.bounds.prefill.clone(),
-        };
+        let classes = self.classes().to_vec();
         let launches = self.cut();
         Ok(Function {
             name: self.view.name.clone(),
@@ -228,6 +185,15 @@ impl<'a> FunctionBuilder<'a> {
             steps: self.steps,
             launches,
         })
+    }
+
+    /// Size classes of the function.
+    fn classes(&self) -> &'a [u32] {
+        match (self.count, self.view.name.as_str()) {
+            (Count::Images, _) => &self.given.bounds.vision,
+            (_, "decode") => &self.given.bounds.decode,
+            _ => &self.given.bounds.prefill,
+        }
     }
 
     /// One launch for the whole function: threads meet at counters, not at its end. Tapped
@@ -321,8 +287,20 @@ impl<'a> FunctionBuilder<'a> {
             cache: bounds.cache,
             placement,
             lock,
+            most: [self.classes().last().copied().unwrap_or(1), self.max_outputs()],
         };
-        match choose::choose(&scope)? {
+        let chosen = match choose::choose(&scope) {
+            // All such ops are told at once; what reads this one's results has buffers to read.
+            Err(CompileError::NoTemplate { ops, .. }) => {
+                self.shared.without_kernel.extend(ops);
+                for result in &op.results {
+                    self.of_value[*result] = Some(self.result_buffer(op, *result));
+                }
+                return Ok(());
+            }
+            chosen => chosen?,
+        };
+        match chosen {
             Chosen::Weight(source) => {
                 let value = op.results[0];
                 let name = self.view.values[value].name.clone();
@@ -417,11 +395,47 @@ impl<'a> FunctionBuilder<'a> {
             };
             buffers.push(buffer);
         }
+        if let Some(before) = kernel.before() {
+            let made = self.step_before(&label, before, &buffers);
+            buffers[0] = made;
+            access.reads.push(made);
+        }
         self.workspace_bytes = self.workspace_bytes.max(kernel.workspace_bytes());
         let (grid, cost): (Grid, _) = (kernel.grid(), kernel.cost());
         let kernel = self.shared.kernel((kernel, pinned), arguments);
         self.steps.push(Step { label, kernel, arguments: buffers, grid, waits: Vec::new(), cost });
         self.accesses.push(access);
+    }
+
+    /// The step that makes the first argument of the next one out of some of its `buffers`; gives where
+    /// that stands.
+    fn step_before(&mut self, label: &str, before: Before, buffers: &[BufferId]) -> BufferId {
+        let Before { kernel, takes, row_bytes } = before;
+        let (grid, cost) = (kernel.grid(), kernel.cost());
+        let row_bytes = row_bytes * u64::from(grid.per);
+        let bytes = if grid.count == self.count {
+            Affine { per_row: row_bytes, fixed: 0 }
+        } else {
+            Affine { per_row: 0, fixed: row_bytes * u64::from(self.max_outputs()) }
+        };
+        let made = self.buffers.push(Buffer {
+            name: format!("{label}.input"),
+            place: Place::Arena { offset: Affine::default() },
+            dtype: sail_ir::DType::Bf16,
+            bytes,
+            row_dims: vec![row_bytes / sail_ir::DType::Bf16.bytes()],
+            count: Some(grid.count),
+        });
+        let mut arguments: Vec<BufferId> =
+            takes.iter().map(|position| buffers[*position as usize]).collect();
+        let access = StepAccess { reads: arguments.clone(), writes: vec![made] };
+        arguments.push(made);
+        let of_op = (0..takes.len()).map(Argument::Operand).chain([Argument::Result(0)]);
+        let kernel = self.shared.kernel((kernel, false), &of_op.collect::<Vec<_>>());
+        let label = label.to_owned();
+        self.steps.push(Step { label, kernel, arguments, grid, waits: Vec::new(), cost });
+        self.accesses.push(access);
+        made
     }
 
     /// Where a result goes: a cache is written in place, a returned value to its port, all else to

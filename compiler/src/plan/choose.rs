@@ -30,6 +30,8 @@ pub struct Scope<'a> {
     pub target: &'a Target,
     /// How keys and values are kept.
     pub cache: CacheScheme,
+    /// Most counted rows of a call, and most rows of logits.
+    pub most: [u32; 2],
     /// Where experts stand, if that is not their own order.
     pub placement: Option<&'a Placement>,
     /// Configs that take the place of the rules' choice.
@@ -96,6 +98,10 @@ pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
         | "combine_add" => experts::choose(scope),
         _ => rows::choose(scope),
     };
+    let found = match scope.target.gpu() {
+        Some(_) => found.and_then(|(kernel, arguments)| Some((on_gpu(scope, kernel)?, arguments))),
+        None => found,
+    };
     let (kernel, arguments) = found.ok_or_else(|| CompileError::NoTemplate {
         target: scope.target.name.clone(),
         ops: vec![format!("sail.{name}")],
@@ -111,6 +117,18 @@ pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
         Some(kernel) => Chosen::Step { kernel, arguments, pinned: true },
         None => Chosen::Step { kernel, arguments, pinned: false },
     })
+}
+
+/// The kernel of the same problem for a GPU.
+fn on_gpu(scope: &Scope<'_>, kernel: Box<dyn Kernel>) -> Option<Box<dyn Kernel>> {
+    let [rows, outputs] = scope.most;
+    match kernel.thread_block() {
+        Some(_) => Some(kernel),
+        None => {
+            let most = if kernel.grid().count == Count::Outputs { outputs } else { rows };
+            kernel.on_gpu_for(scope.target, most)
+        }
+    }
 }
 
 /// A kernel and its pointers.

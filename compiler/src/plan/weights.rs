@@ -6,7 +6,7 @@ use sail_ir::dtype::DType;
 use sail_ir::id::{Id, IdVec, WeightId};
 use sail_ir::plan::{ALIGNMENT, Weight};
 use sail_ir::scheme::Scheme;
-use sail_kernels::packing::{Join, Panels};
+use sail_kernels::packing::{Arrangement, Join, Panels};
 
 /// What the bytes of one stored weight are made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Packed {
     /// Outputs: of one part of a stack, of all paths together otherwise.
     pub n: u64,
     pub k: u64,
-    pub panel_width: u32,
+    pub arrangement: Arrangement,
     /// Parts of a stack in the order in which they are stored; empty where that is their own.
     pub order: Vec<u32>,
 }
@@ -67,7 +67,7 @@ impl Packed {
     /// The panels of tensors with these rows.
     #[must_use]
     pub fn panels_of(&self, rows: &[u64]) -> Panels {
-        Panels::new(self.join, rows, self.panel_width)
+        Panels::new(self.join, rows, self.arrangement.width())
             .unwrap_or_else(|error| panic!("broken invariant `weights.join`: {error}"))
     }
 
@@ -82,11 +82,25 @@ impl Packed {
         u64::from(self.order[place]) * per_part + stored % per_part
     }
 
-    /// Bytes of one panel.
+    /// Bytes of one panel, or of the codes of one run of rows.
     #[must_use]
     pub fn panel_bytes(&self) -> u64 {
-        let width = u64::from(self.panel_width);
-        self.scheme.packed_bytes(width, self.k, width)
+        let width = u64::from(self.arrangement.width());
+        match self.arrangement {
+            Arrangement::Panels { .. } => self.scheme.packed_bytes(width, self.k, width),
+            Arrangement::Rows => width * self.scheme.row_bytes(self.k),
+        }
+    }
+
+    /// Bytes that a panel adds to what stands behind all of them; none where all is in the panels.
+    #[must_use]
+    pub fn bytes_behind(&self) -> u64 {
+        match self.arrangement {
+            Arrangement::Panels { .. } => 0,
+            Arrangement::Rows => {
+                u64::from(self.arrangement.width()) * self.scheme.bytes_behind(self.k)
+            }
+        }
     }
 }
 
@@ -95,7 +109,9 @@ impl Source {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Packed(packed) => packed.panels().count() * packed.panel_bytes(),
+            Self::Packed(packed) => {
+                packed.panels().count() * (packed.panel_bytes() + packed.bytes_behind())
+            }
             Self::Plain { dims, .. } => dims.iter().product::<u64>() * DType::Bf16.bytes(),
             Self::RopeTable { positions, head_dim, .. } => {
                 positions * head_dim * DType::Bf16.bytes()
@@ -134,13 +150,17 @@ impl Source {
                 };
                 let join = match packed.join {
                     Join::Interleave | Join::StackInterleave => {
-                        format!(", interleaved by {}", packed.panel_width / 2)
+                        format!(", interleaved by {}", packed.arrangement.width() / 2)
                     }
                     _ => String::new(),
                 };
-                let Packed { n, k, scheme, panel_width, order, .. } = packed;
+                let Packed { n, k, scheme, arrangement, order, .. } = packed;
+                let arranged = match arrangement {
+                    Arrangement::Panels { width } => format!("panels of {width}"),
+                    Arrangement::Rows => format!("rows of {} bytes", scheme.row_bytes(*k)),
+                };
                 let order = if order.is_empty() { "" } else { ", most used first" };
-                format!("{stack}[{n}, {k}] {scheme} panels of {panel_width}{join}{order}")
+                format!("{stack}[{n}, {k}] {scheme} {arranged}{join}{order}")
             }
             Self::Plain { dims, .. } => format!("{dims:?} bf16 rows"),
             Self::RopeTable { positions, head_dim, theta } => {
@@ -217,7 +237,7 @@ mod tests {
             scheme: Scheme::Bf16,
             n,
             k: 7,
-            panel_width: 32,
+            arrangement: Arrangement::Panels { width: 32 },
             order: Vec::new(),
         })
     }
@@ -230,7 +250,7 @@ mod tests {
             scheme: Scheme::Bf16,
             n: 40,
             k: 7,
-            panel_width: 32,
+            arrangement: Arrangement::Panels { width: 32 },
             order: Vec::new(),
         };
         let panels = |stack: &Packed| (0..6).map(|at| stack.panel(at)).collect::<Vec<_>>();
@@ -249,6 +269,17 @@ mod tests {
         let (rows, sources) = table.finish();
         assert_eq!((rows.len(), sources.len()), (2, 2));
         assert_eq!(rows[other.0].offset, first.1);
+    }
+
+    #[test]
+    fn rows_are_whole_runs_and_what_they_need_stands_behind() {
+        let Source::Packed(panels) = packed(Join::Concat, 40) else { unreachable!() };
+        let rows = |scheme| {
+            Source::Packed(Packed { arrangement: Arrangement::Rows, scheme, ..panels.clone() })
+        };
+        assert_eq!(rows(Scheme::Bf16).bytes(), 48 * 128);
+        assert_eq!(rows(Scheme::Int8).bytes(), 48 * (128 + 4));
+        assert_eq!(rows(Scheme::Int8).describe(), "[40, 7] int8 rows of 128 bytes");
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub fn check(manifest: &Manifest, machine: &Machine) -> Result<(), Incompatible>
         built_with: _, // informative
         options: _,    // informative
         quality: _,    // informative
+        cuda: _,       // what the target's architecture runs
         plan: _,       // verified on its own when the file is opened
         sections: _,   // checked on their own when the file is opened
     } = manifest;
@@ -60,7 +61,7 @@ pub fn check(manifest: &Manifest, machine: &Machine) -> Result<(), Incompatible>
         return Ok(());
     }
     let ours = machine.target().map(|target| target.name);
-    Err(Incompatible { target: name.clone(), missing, ours })
+    Err(Incompatible { target: name.clone(), gpu: target.gpu().is_some(), missing, ours })
 }
 
 /// The artifact's code would meet instructions this machine does not have.
@@ -68,7 +69,9 @@ pub fn check(manifest: &Manifest, machine: &Machine) -> Result<(), Incompatible>
 pub struct Incompatible {
     /// What the artifact was compiled for.
     pub target: String,
-    /// CPU features that are not there.
+    /// Whether that is a CUDA target.
+    pub gpu: bool,
+    /// CPU features, or the architecture of a GPU, that are not there.
     pub missing: Vec<String>,
     /// The best target of this machine, if there is one.
     pub ours: Option<String>,
@@ -76,6 +79,14 @@ pub struct Incompatible {
 
 impl fmt::Display for Incompatible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.gpu {
+            return write!(
+                f,
+                "this artifact is for `{}`, which this machine cannot run\n  because it has no CUDA device for `{}`",
+                self.target,
+                self.missing.join("`, `")
+            );
+        }
         let missing: Vec<String> = self.missing.iter().map(|name| format!("`{name}`")).collect();
         write!(
             f,
@@ -90,7 +101,7 @@ impl std::error::Error for Incompatible {}
 
 impl Help for Incompatible {
     fn code(&self) -> &'static str {
-        "SC0410"
+        if self.gpu { "SC0412" } else { "SC0410" }
     }
 
     fn hint(&self) -> Option<String> {

@@ -30,6 +30,9 @@ pub struct Manifest {
     /// Options of the compile that changed the result, as `--name=value`: no paths, no times.
     pub options: Vec<String>,
     pub quality: Quality,
+    /// What is known of the code of a CUDA target; absent of machine code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<CudaCode>,
     pub plan: Plan,
     /// In the order of the file.
     pub sections: Vec<Section>,
@@ -233,6 +236,34 @@ pub struct BuiltWith {
     pub llvm: String,
 }
 
+/// The code of a CUDA target: text for the driver, and machine code where an assembler was at hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaCode {
+    /// `.version` of the text: `8.0`.
+    pub ptx_version: String,
+    /// `.target` of the text: `sm_90a`.
+    pub architecture: String,
+    /// What the assembler says of each kernel, in the order of the plan; empty without machine code.
+    pub usage: Vec<KernelUsage>,
+}
+
+/// What one kernel takes of a multiprocessor, as ptxas says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelUsage {
+    /// Its name in the PTX text.
+    pub entry: String,
+    /// 32-bit registers of a thread.
+    pub registers: u32,
+    /// Bytes of a thread's stack, which is device memory.
+    pub stack_bytes: u32,
+    /// Bytes moved to the stack and back for want of registers.
+    pub spill_bytes: u32,
+    /// Barriers of a block.
+    pub barriers: u32,
+}
+
 /// What a section holds; a file has each kind at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -240,8 +271,11 @@ pub enum SectionKind {
     /// `tokenizer.json`, as published.
     Tokenizer,
     /// Machine code of all kernels and their constants: position independent, nothing to relocate.
-    /// `Kernel::offset` of the plan counts from its start.
+    /// `Kernel::offset` of the plan counts from its start. Of a CUDA target, the PTX text of all
+    /// kernels, for the driver to assemble.
     Code,
+    /// Machine code made of the PTX text, for the one architecture that it names.
+    Cubin,
     /// `chat_template.jinja`, as published; for people, the runtime follows `PromptSpec`.
     ChatTemplate,
     /// Packed weights and tables. `Weight::offset` of the plan counts from its start.
@@ -255,6 +289,7 @@ impl SectionKind {
         match self {
             Self::Tokenizer => "tokenizer",
             Self::Code => "code",
+            Self::Cubin => "cubin",
             Self::ChatTemplate => "chat_template",
             Self::Weights => "weights",
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::header::{HEADER_BYTES, Header};
-use super::{ArtifactError, Manifest, PAGE_BYTES, Section, SectionKind};
+use super::{ArtifactError, Manifest, PAGE_BYTES, Section, SectionKind, launches};
 
 /// Longest manifest that is read: eight times that of the largest published checkpoint.
 const MAX_MANIFEST_BYTES: u64 = 64 << 20;
@@ -25,6 +25,7 @@ pub struct Artifact {
     root: [u8; 32],
     manifest: Manifest,
     code: Vec<u8>,
+    cubin: Option<Vec<u8>>,
     tokenizer: Vec<u8>,
     chat_template: Option<Vec<u8>>,
 }
@@ -62,12 +63,14 @@ impl Artifact {
             ArtifactError::malformed("sections", format!("there is no section `{}`", kind.name()))
         };
         let code = small(SectionKind::Code)?.ok_or_else(|| missing(SectionKind::Code))?;
+        let cubin = small(SectionKind::Cubin)?;
         let tokenizer =
             small(SectionKind::Tokenizer)?.ok_or_else(|| missing(SectionKind::Tokenizer))?;
         let chat_template = small(SectionKind::ChatTemplate)?;
         let weights =
             manifest.section(SectionKind::Weights).ok_or_else(|| missing(SectionKind::Weights))?;
         manifest.plan.verify().map_err(ArtifactError::Plan)?;
+        launches::check(&manifest)?;
         manifest
             .plan
             .verify_inside(code.len() as u64, weights.bytes)
@@ -75,7 +78,7 @@ impl Artifact {
 
         let root = *blake3::hash(&start[..72]).as_bytes();
         let path = path.to_owned();
-        Ok(Self { path, file, file_bytes, root, manifest, code, tokenizer, chat_template })
+        Ok(Self { path, file, file_bytes, root, manifest, code, cubin, tokenizer, chat_template })
     }
 
     #[must_use]
@@ -103,6 +106,12 @@ impl Artifact {
     #[must_use]
     pub fn code(&self) -> &[u8] {
         &self.code
+    }
+
+    /// Machine code of a CUDA target, where an assembler was at hand when compiling.
+    #[must_use]
+    pub fn cubin(&self) -> Option<&[u8]> {
+        self.cubin.as_deref()
     }
 
     /// `tokenizer.json`.

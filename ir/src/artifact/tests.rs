@@ -53,6 +53,7 @@ fn manifest(plan: Plan) -> Manifest {
         built_with: BuiltWith { sailc: "0.1.0".to_owned(), llvm: "22.1.8".to_owned() },
         options: vec!["--quant=bf16".to_owned()],
         quality: Quality::default(),
+        cuda: None,
         plan,
         sections: Vec::new(),
     }

@@ -12,6 +12,7 @@ pub(crate) fn small() -> Plan {
         offset,
         arguments,
         writes: vec![arguments - 1],
+        cuda: None,
     };
     let kernels =
         [kernel("embed.d64", 0, 3), kernel("rms_norm.d64", 16, 3), kernel("linear", 32, 3)];

@@ -49,6 +49,11 @@ impl Kernel for CacheWrite {
         self.layout.staged_bytes()
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        let plain = self.layout.scheme == CacheScheme::Bf16;
+        plain.then(|| -> Box<dyn Kernel> { Box::new(super::nvptx::cache_write(self)) })
+    }
+
     fn cost(&self) -> Cost {
         let width = u64::from(self.kv_heads) * u64::from(self.layout.head_dim);
         let row_bytes = (4 + 2 * self.layout.scheme.value_bytes()) * width;

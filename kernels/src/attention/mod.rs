@@ -4,7 +4,13 @@
 //! decode and the vision tower share.
 
 pub mod cache_write;
+mod flash;
+mod flash_alone;
+mod flash_block;
+#[cfg(test)]
+mod flash_tests;
 mod int8;
+pub mod nvptx;
 pub mod page;
 pub mod paged;
 pub mod qk_norm_rope_write;
@@ -13,6 +19,7 @@ mod softmax_page;
 pub mod tile;
 
 pub use cache_write::CacheWrite;
+pub use nvptx::{PlainPage, PlainPool};
 pub use page::PageLayout;
 pub use paged::Attention;
 pub use qk_norm_rope_write::QkNormRopeWrite;

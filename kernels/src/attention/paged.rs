@@ -2,6 +2,7 @@
 
 use sail_ir::plan::{Cost, Grid, PAGE_POSITIONS};
 use sail_ir::scheme::CacheScheme;
+use sail_ir::target::Target;
 
 use super::int8;
 use super::page::{PageLayout, Pool, TokenRow};
@@ -22,9 +23,9 @@ use crate::rows::copy;
 /// threads share the long and the short rows of a prompt evenly.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Attention {
-    heads: u32,
-    kv_heads: u32,
-    layout: PageLayout,
+    pub(super) heads: u32,
+    pub(super) kv_heads: u32,
+    pub(super) layout: PageLayout,
     /// Query vectors of a block, as far as whole rows give so many.
     vectors: u32,
 }
@@ -106,6 +107,10 @@ impl Kernel for Attention {
             position_bytes: 2 * u64::from(self.kv_heads) * self.value_bytes(),
             ..Cost::default()
         }
+    }
+
+    fn on_gpu_for(&self, _target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
+        super::flash_block::attention(self, most_rows)
     }
 
     fn shaped(&self) -> Option<&dyn Shaped> {

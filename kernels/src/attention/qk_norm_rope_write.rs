@@ -61,6 +61,11 @@ impl Kernel for QkNormRopeWrite {
         self.key_bytes() + self.layout.staged_bytes()
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        let plain = self.layout.scheme == CacheScheme::Bf16;
+        plain.then(|| -> Box<dyn Kernel> { Box::new(super::nvptx::qk_norm_rope_write(self)) })
+    }
+
     fn cost(&self) -> Cost {
         let width = u64::from(self.heads + 2 * self.kv_heads) * u64::from(self.head_dim());
         Cost {

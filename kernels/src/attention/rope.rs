@@ -68,6 +68,10 @@ impl Kernel for Rope {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::rope(self)))
+    }
+
     fn cost(&self) -> Cost {
         let width = u64::from(self.heads) * u64::from(self.head_dim);
         Cost {

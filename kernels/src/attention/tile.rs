@@ -20,9 +20,9 @@ const PAGE: u64 = PAGE_POSITIONS as u64;
 /// thread's workspace, and stay there for the thread's other blocks of the head.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TileAttention {
-    patches: u32,
-    heads: u32,
-    head_dim: u32,
+    pub(super) patches: u32,
+    pub(super) heads: u32,
+    pub(super) head_dim: u32,
     /// Patches of a block.
     vectors: u32,
 }
@@ -96,6 +96,10 @@ impl Kernel for TileAttention {
             row_operations: 4 * patches * patches * self.width(),
             ..Cost::default()
         }
+    }
+
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        super::flash_block::tile_attention(self)
     }
 
     fn shaped(&self) -> Option<&dyn Shaped> {

@@ -52,6 +52,10 @@ impl Kernel for Activation {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::activation(self)))
+    }
+
     fn cost(&self) -> Cost {
         let width = u64::from(self.width);
         Cost { row_bytes: 4 * width, row_operations: width, ..Cost::default() }

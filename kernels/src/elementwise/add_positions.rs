@@ -40,6 +40,10 @@ impl Kernel for AddPositions {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::add_positions(self)))
+    }
+
     fn cost(&self) -> Cost {
         let (patches, width) = (u64::from(self.patches), u64::from(self.width));
         Cost {

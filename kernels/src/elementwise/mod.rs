@@ -6,6 +6,7 @@ pub mod activation;
 pub mod add;
 pub mod add_positions;
 pub mod mul;
+pub mod nvptx;
 
 pub use activation::{Activation, Function};
 pub use add::Add;

@@ -39,6 +39,10 @@ impl Kernel for Mul {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::mul(self)))
+    }
+
     fn cost(&self) -> Cost {
         let width = u64::from(self.width);
         Cost { row_bytes: 6 * width, row_operations: width, ..Cost::default() }

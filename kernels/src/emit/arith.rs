@@ -280,7 +280,7 @@ impl<'c> Builder<'c> {
 
     // Conversions.
 
-    fn cast<T: Value<'c>>(
+    pub(crate) fn cast<T: Value<'c>>(
         &mut self,
         op: InstructionOpcode,
         a: BasicValueEnum<'c>,
@@ -335,6 +335,9 @@ impl<'c> Builder<'c> {
     /// f32 rounded to bf16, ties to even; a NaN stays one. Values below the least normal f32 may
     /// become zero, as the targets' own instruction does.
     pub fn round(&mut self, a: F32<'c>) -> Bf16<'c> {
+        if self.is_gpu() {
+            return self.round_on_gpu(a);
+        }
         if let Some(rounded) = self.round_natively(a) {
             return rounded;
         }

@@ -4,7 +4,8 @@
 //! typed values ([`value`]), arithmetic ([`arith`]), loops and branches ([`control`]), memory
 //! ([`memory`]), functions of real numbers ([`math`]). What differs between targets (registers,
 //! matrix instructions, how the function is called) stays in `x86_64.rs`; a kernel reads
-//! `lanes()` and never names an instruction set.
+//! `lanes()` and never names an instruction set. A kernel for a GPU is written for one thread of a
+//! block with the same words and those of [`gpu`].
 //!
 //! Nothing here reorders or contracts floating-point arithmetic: what a kernel says is what runs,
 //! so a result depends neither on neighbours nor on LLVM's mood.
@@ -12,8 +13,11 @@
 pub mod arith;
 pub mod bytes;
 pub mod control;
+pub mod gpu;
+pub mod machine;
 pub mod math;
 pub mod memory;
+pub mod nvptx;
 pub mod object;
 pub mod pieces;
 #[cfg(any(test, feature = "run"))]
@@ -59,15 +63,21 @@ pub struct Builder<'c> {
     target: Target,
     arguments: Vec<Ptr<'c>>,
     control: Ptr<'c>,
-    begin: Index<'c>,
-    end: Index<'c>,
-    workspace: Ptr<'c>,
+    frame: Frame<'c>,
     carved: u64,
+}
+
+/// How the code under construction is called.
+enum Frame<'c> {
+    /// For a range of work items, with scratch of the thread that calls (x86-64).
+    Calls { begin: Index<'c>, end: Index<'c>, workspace: Ptr<'c> },
+    /// By every thread of a block that has one work item (CUDA).
+    Blocks(gpu::BlockFrame<'c>),
 }
 
 impl<'c> Builder<'c> {
     /// A builder positioned at the start of `symbol`, with the pointers of `arguments` loaded.
-    pub(crate) fn new(
+    pub(crate) fn for_calls(
         context: &'c Context,
         symbol: &str,
         arguments: &[&str],
@@ -92,9 +102,11 @@ impl<'c> Builder<'c> {
         let mut k = Self {
             context,
             control: Ptr(parameter(1, "control")),
-            begin: Index(parameter(2, "begin")),
-            end: Index(parameter(3, "end")),
-            workspace: Ptr(parameter(4, "workspace")),
+            frame: Frame::Calls {
+                begin: Index(parameter(2, "begin")),
+                end: Index(parameter(3, "end")),
+                workspace: Ptr(parameter(4, "workspace")),
+            },
             module,
             llvm,
             function,
@@ -148,20 +160,29 @@ impl<'c> Builder<'c> {
     /// First work item of this call.
     #[must_use]
     pub fn begin(&self) -> Index<'c> {
-        self.begin
+        match &self.frame {
+            Frame::Calls { begin, .. } => *begin,
+            Frame::Blocks(_) => panic!("a thread block has one work item: `k.item()`"),
+        }
     }
 
     /// One past the last work item of this call.
     #[must_use]
     pub fn end(&self) -> Index<'c> {
-        self.end
+        match &self.frame {
+            Frame::Calls { end, .. } => *end,
+            Frame::Blocks(_) => panic!("a thread block has one work item: `k.item()`"),
+        }
     }
 
     /// `bytes` of the thread's workspace, 64-byte aligned, contents undefined.
     ///
     /// What all calls take together must be within the kernel's `workspace_bytes`.
     pub fn carve(&mut self, bytes: u64) -> Ptr<'c> {
-        let place = self.at_bytes_constant(self.workspace, self.carved);
+        let Frame::Calls { workspace, .. } = self.frame else {
+            panic!("threads of a GPU have no workspace: `k.shared()`");
+        };
+        let place = self.at_bytes_constant(workspace, self.carved);
         self.carved += bytes.next_multiple_of(64);
         place
     }
@@ -206,7 +227,7 @@ impl<'c> Builder<'c> {
         let rows = self.rows(grid);
         let columns = self.index(u64::from(grid.columns));
         let per_block = self.even_rows(rows, grid);
-        let (begin, end) = (self.begin, self.end);
+        let (begin, end) = (self.begin(), self.end());
         let first = self.div(begin, columns);
         let past = self.add_constant(end, u64::from(grid.columns) - 1);
         let past = self.div(past, columns);
@@ -245,8 +266,8 @@ impl<'c> Builder<'c> {
         assert_eq!(grid.columns, 1, "items of this grid are not whole rows");
         let rows = self.rows(grid);
         let per_block = self.index(u64::from(grid.rows_per_block));
-        let first = self.mul(self.begin, per_block);
-        let past = self.mul(self.end, per_block);
+        let first = self.mul(self.begin(), per_block);
+        let past = self.mul(self.end(), per_block);
         let past = self.min(past, rows);
         self.for_each(first, past, 1, body);
     }

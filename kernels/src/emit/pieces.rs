@@ -47,6 +47,7 @@ impl<'c> Builder<'c> {
     pub fn read<T: Element<'c>>(&mut self, row: Ptr<'c>, piece: Piece<'c>) -> T {
         let place = self.at::<T>(row, piece.at);
         match piece.count {
+            None if self.is_gpu() => self.load_whole::<T>(place, piece.width),
             None => self.load::<T>(place, piece.width),
             Some(count) => {
                 let count = self.index(count);
@@ -59,6 +60,7 @@ impl<'c> Builder<'c> {
     pub fn write<T: Element<'c>>(&mut self, row: Ptr<'c>, piece: Piece<'c>, value: T) {
         let place = self.at::<T>(row, piece.at);
         match piece.count {
+            None if self.is_gpu() => self.store_whole(place, value),
             None => self.store(place, value),
             Some(count) => {
                 let count = self.index(count);

@@ -4,10 +4,8 @@ use std::sync::Once;
 
 use inkwell::OptimizationLevel;
 use inkwell::attributes::{Attribute, AttributeLoc};
-use inkwell::module::Module;
-use inkwell::passes::PassBuilderOptions;
 use inkwell::targets::{
-    CodeModel, FileType, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine,
+    CodeModel, InitializationConfig, RelocMode, Target as LlvmTarget, TargetMachine,
     TargetMachineOptions, TargetTriple,
 };
 use inkwell::types::{BasicType, BasicTypeEnum};
@@ -18,9 +16,6 @@ use super::{Bf16, Builder, ElementKind, F32, I32, Value};
 
 /// Scheduling model for all targets: the machines at hand, and a good guess for others.
 const TUNE: &str = "znver4";
-
-/// Optimisation of the module; vectors and unrolling are the kernels' own business.
-const PASSES: &str = "default<O2>";
 
 /// Attributes of a kernel's function: the target's features, and no library in sight.
 pub(super) fn decorate(k: &Builder<'_>) {
@@ -62,30 +57,6 @@ pub(crate) fn machine(target: &Target) -> TargetMachine {
         .ok()
         .and_then(|llvm| llvm.create_target_machine_from_options(&triple, options))
         .expect("this LLVM was built with x86-64")
-}
-
-/// Optimise a module in place. The message is LLVM's.
-pub(crate) fn optimise(module: &Module<'_>, machine: &TargetMachine) -> Result<(), String> {
-    let options = PassBuilderOptions::create();
-    options.set_loop_vectorization(false);
-    options.set_loop_slp_vectorization(false);
-    options.set_loop_unrolling(false);
-    options.set_loop_interleaving(false);
-    module.set_triple(&machine.get_triple());
-    module.set_data_layout(&machine.get_target_data().get_data_layout());
-    module.verify().map_err(|message| message.to_string())?;
-    module.run_passes(PASSES, machine, options).map_err(|message| message.to_string())
-}
-
-/// The object file or the assembly text of an optimised module.
-pub(crate) fn print(
-    module: &Module<'_>,
-    machine: &TargetMachine,
-    kind: FileType,
-) -> Result<Vec<u8>, String> {
-    let buffer =
-        machine.write_to_memory_buffer(module, kind).map_err(|message| message.to_string())?;
-    Ok(buffer.as_slice().to_vec())
 }
 
 impl<'c> Builder<'c> {

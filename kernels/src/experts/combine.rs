@@ -49,6 +49,10 @@ impl Kernel for Combine {
         2 * self.list_bytes()
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::combine(self)))
+    }
+
     fn cost(&self) -> Cost {
         let (width, top_k) = (u64::from(self.width), u64::from(self.top_k));
         Cost {

@@ -41,6 +41,10 @@ impl Kernel for GroupByExpert {
         self.next_bytes()
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::group_by_expert(self)))
+    }
+
     fn cost(&self) -> Cost {
         let top_k = u64::from(self.top_k);
         Cost { weight_bytes: 4 * u64::from(self.experts), row_bytes: 12 * top_k, ..Cost::default() }

@@ -63,7 +63,7 @@ pub struct GroupedProblem {
 /// [`GroupedProblem`] with its block shape on one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupedProduct {
-    problem: GroupedProblem,
+    pub(super) problem: GroupedProblem,
     product: Product,
     rows_at_once: u32,
     panels_per_item: u32,
@@ -302,6 +302,10 @@ impl Kernel for GroupedProduct {
 
     fn workspace_bytes(&self) -> u64 {
         self.product.workspace_bytes(self.rows_at_once.into())
+    }
+
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        super::grouped_nvptx::grouped(self)
     }
 
     fn cost(&self) -> Cost {

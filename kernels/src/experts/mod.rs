@@ -6,7 +6,9 @@
 mod combine;
 mod group_by_expert;
 mod grouped;
+mod grouped_nvptx;
 mod linear_route;
+mod nvptx;
 mod route;
 
 pub use combine::Combine;

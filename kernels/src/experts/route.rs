@@ -50,6 +50,10 @@ impl Kernel for Route {
         self.logits_bytes() + self.chosen_bytes()
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::route(self)))
+    }
+
     fn cost(&self) -> Cost {
         let (experts, top_k) = (u64::from(self.experts), u64::from(self.top_k));
         Cost {

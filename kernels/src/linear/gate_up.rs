@@ -30,7 +30,7 @@ pub struct GateUpSiluProblem {
 /// [`GateUpSiluProblem`] with its block shape on one target.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GateUpSilu {
-    problem: GateUpSiluProblem,
+    pub(super) problem: GateUpSiluProblem,
     product: Product,
     blocks: Blocks,
 }
@@ -94,6 +94,10 @@ impl Kernel for GateUpSilu {
             arithmetic: self.product.arithmetic(),
             ..Cost::default()
         }
+    }
+
+    fn on_gpu_for(&self, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
+        super::nvptx::gate_up_silu(self, target, most_rows)
     }
 
     fn shaped(&self) -> Option<&dyn Shaped> {

@@ -6,6 +6,7 @@
 
 mod gate_up;
 mod inner;
+pub mod nvptx;
 pub mod product;
 mod prologue;
 #[cfg(test)]
@@ -233,6 +234,10 @@ impl Kernel for Linear {
             arithmetic: self.product.arithmetic(),
             ..Cost::default()
         }
+    }
+
+    fn on_gpu_for(&self, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
+        nvptx::linear(self, target, most_rows)
     }
 
     fn shaped(&self) -> Option<&dyn Shaped> {

@@ -41,6 +41,10 @@ impl Kernel for LayerNorm {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::layer_norm(self)))
+    }
+
     fn cost(&self) -> Cost {
         let width = u64::from(self.width);
         let weight_bytes = 4 * width;

@@ -4,6 +4,7 @@
 //! nearest cache.
 
 pub mod layer_norm;
+pub mod nvptx;
 pub mod rms_norm;
 
 pub use layer_norm::LayerNorm;

@@ -48,6 +48,10 @@ impl Kernel for RmsNorm {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::rms_norm(self)))
+    }
+
     fn cost(&self) -> Cost {
         let width = u64::from(self.width);
         let weight_bytes = 2 * width;

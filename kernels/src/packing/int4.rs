@@ -19,7 +19,7 @@ const FINALISTS: usize = 3;
 
 /// How a group is stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Grid {
+pub(super) struct Grid {
     /// A bf16 value.
     scale: f32,
     /// 0 to 15.
@@ -46,15 +46,25 @@ pub(super) fn pack(
             rest = after;
             let mut stored = [0.0; GROUP];
             let stored = &mut stored[..group.len()];
-            let grid = match sensitivity {
-                None => round(group, stored),
-                Some(sensitivity) => round_by(sensitivity.group(index), group, stored),
-            };
+            let grid = grid_of(index, group, sensitivity, stored);
             put(grid, stored, (output, width), here);
             loss += Loss::of(group, stored);
         }
     }
     Ok(loss)
+}
+
+/// The grid of group number `index` of a row and, in `stored`, its values as they come back.
+pub(super) fn grid_of(
+    index: usize,
+    group: &[f32],
+    sensitivity: Option<&Sensitivity>,
+    stored: &mut [f32],
+) -> Grid {
+    match sensitivity {
+        None => round(group, stored),
+        Some(sensitivity) => round_by(sensitivity.group(index), group, stored),
+    }
 }
 
 /// The best grid of a group and, in `stored`, the points of it that are nearest.
@@ -99,8 +109,7 @@ fn put(grid: Grid, stored: &[f32], (output, width): (usize, usize), out: &mut [u
             *byte |= (nibble as u8) << shift;
         }
     }
-    let word = grid.scale.to_bits() | grid.zero as u32;
-    words[4 * output..][..4].copy_from_slice(&word.to_le_bytes());
+    words[4 * output..][..4].copy_from_slice(&grid.word().to_le_bytes());
 }
 
 impl Grid {
@@ -135,6 +144,16 @@ impl Grid {
         let greatest = if -low > high { low } else { high };
         let zero = if greatest > 0.0 { 7.0 } else { 8.0 };
         Self { scale: to_bf16(greatest.abs() * range / 8.0), zero }
+    }
+
+    /// The code of a value.
+    pub(super) fn code(self, value: f32) -> u8 {
+        self.nibble(value) as u8
+    }
+
+    /// The zero point in the low byte, the scale in the upper half.
+    pub(super) fn word(self) -> u32 {
+        self.scale.to_bits() | self.zero as u32
     }
 
     fn nibble(self, value: f32) -> f32 {

@@ -38,14 +38,19 @@ pub(super) fn pack(
 }
 
 /// What an integer of a row is worth, and how many a value of 1 is.
-fn scale_of(row: &[f32]) -> (f32, f32) {
+pub(super) fn scale_of(row: &[f32]) -> (f32, f32) {
     let greatest = row.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
     (greatest / MOST, if greatest == 0.0 { 0.0 } else { MOST / greatest })
 }
 
 /// A row's values as they come back: each the nearest there is, or, where it is known how much
 /// errors matter, so that later values of a group make up for those of earlier ones.
-fn round(values: &[f32], scale: f32, inverse: f32, sensitivity: Option<&Sensitivity>) -> Vec<f32> {
+pub(super) fn round(
+    values: &[f32],
+    scale: f32,
+    inverse: f32,
+    sensitivity: Option<&Sensitivity>,
+) -> Vec<f32> {
     let nearest = |value: f32| integer(value, inverse) * scale;
     let Some(sensitivity) = sensitivity else {
         return values.iter().copied().map(nearest).collect();
@@ -58,7 +63,7 @@ fn round(values: &[f32], scale: f32, inverse: f32, sensitivity: Option<&Sensitiv
 }
 
 /// The nearest integer, ties to even.
-fn integer(value: f32, inverse: f32) -> f32 {
+pub(super) fn integer(value: f32, inverse: f32) -> f32 {
     (value * inverse).round_ties_even().clamp(-MOST, MOST)
 }
 

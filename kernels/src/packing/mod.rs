@@ -3,11 +3,13 @@
 //! A packed weight is a run of panels of `panel_width` outputs. Which row of which tensor an output
 //! of a panel is follows from the join ([`Panels`]); how the values of a panel lie in memory follows
 //! from the scheme ([`pack_panel`], bit layout in [`sail_ir::scheme::Scheme`]). Panels are packed
-//! one by one, in any order or thread, so memory stays at one panel and its rows.
+//! one by one, in any order or thread, so memory stays at one panel and its rows. CUDA targets have rows
+//! instead ([`rows`]); which it is, is the target's [`Arrangement`].
 
 pub mod bf16;
 pub mod int4;
 pub mod int8;
+pub mod rows;
 pub mod sensitivity;
 
 use std::fmt;
@@ -15,8 +17,38 @@ use std::ops::AddAssign;
 use std::str::FromStr;
 
 use sail_ir::scheme::Scheme;
+use sail_ir::target::Target;
 
 pub use sensitivity::Sensitivity;
+
+/// How the outputs of a packed weight stand in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// Panels of so many outputs, interleaved along K.
+    Panels { width: u32 },
+    /// Rows along K, in runs of [`rows::RUN`].
+    Rows,
+}
+
+impl Arrangement {
+    /// That of a target.
+    #[must_use]
+    pub fn of(target: &Target) -> Self {
+        match target.gpu() {
+            Some(_) => Self::Rows,
+            None => Self::Panels { width: target.limits().panel_width },
+        }
+    }
+
+    /// Outputs that are packed together.
+    #[must_use]
+    pub const fn width(self) -> u32 {
+        match self {
+            Self::Panels { width } => width,
+            Self::Rows => rows::RUN,
+        }
+    }
+}
 
 /// How the tensors at a weight's paths become one weight; see the op row `sail.weight`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

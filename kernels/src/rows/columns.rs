@@ -41,6 +41,10 @@ impl Kernel for Columns {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::columns(self)))
+    }
+
     fn cost(&self) -> Cost {
         Cost { row_bytes: 4 * u64::from(self.count), ..Cost::default() }
     }

@@ -39,6 +39,10 @@ impl Kernel for Embed {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::embed(self)))
+    }
+
     fn cost(&self) -> Cost {
         Cost { row_bytes: 4 * u64::from(self.width) + 4, ..Cost::default() }
     }

@@ -5,6 +5,7 @@
 pub mod columns;
 pub mod embed;
 pub mod embed_packed;
+pub mod nvptx;
 pub mod select_rows;
 pub mod splice;
 pub mod tap;
@@ -12,6 +13,7 @@ pub mod tap;
 pub use columns::Columns;
 pub use embed::Embed;
 pub use embed_packed::EmbedPacked;
+pub use nvptx::EmbedPitched;
 pub use select_rows::SelectRows;
 pub use splice::Splice;
 pub use tap::Tap;

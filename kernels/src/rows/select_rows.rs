@@ -37,6 +37,10 @@ impl Kernel for SelectRows {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::select_rows(self)))
+    }
+
     fn cost(&self) -> Cost {
         Cost { row_bytes: 4 * u64::from(self.width) + 4, ..Cost::default() }
     }

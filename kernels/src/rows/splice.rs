@@ -38,6 +38,10 @@ impl Kernel for Splice {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::splice(self)))
+    }
+
     fn cost(&self) -> Cost {
         Cost { row_bytes: 4 * u64::from(self.width) + 4, ..Cost::default() }
     }

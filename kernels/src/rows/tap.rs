@@ -38,6 +38,10 @@ impl Kernel for Tap {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::tap(self)))
+    }
+
     fn cost(&self) -> Cost {
         Cost { row_bytes: 6 * u64::from(self.width), ..Cost::default() }
     }

@@ -1,5 +1,6 @@
 //! Kernels of the vision tower alone.
 
+mod nvptx;
 mod patch_embed;
 mod patches;
 mod pixel_shuffle;

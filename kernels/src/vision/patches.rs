@@ -52,6 +52,10 @@ impl Kernel for Patches {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::patches(self)))
+    }
+
     fn cost(&self) -> Cost {
         let pixels = u64::from(self.channels) * u64::from(self.size) * u64::from(self.size);
         Cost { row_bytes: 4 * pixels, ..Cost::default() }
@@ -74,7 +78,7 @@ impl Kernel for Patches {
 
 impl Patches {
     /// Index of the top left pixel of the first channel of patch `row`.
-    fn first_pixel<'c>(&self, k: &mut Builder<'c>, row: Index<'c>) -> Index<'c> {
+    pub(super) fn first_pixel<'c>(&self, k: &mut Builder<'c>, row: Index<'c>) -> Index<'c> {
         let side = u64::from(self.grid_side());
         let size = u64::from(self.size);
         let (tile, place) = (k.div_constant(row, side * side), k.rem_constant(row, side * side));

@@ -42,6 +42,10 @@ impl Kernel for PixelShuffle {
         0
     }
 
+    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
+        Some(Box::new(super::nvptx::pixel_shuffle(self)))
+    }
+
     fn cost(&self) -> Cost {
         let values = u64::from(self.side) * u64::from(self.side) * u64::from(self.width);
         Cost { row_bytes: 4 * values, ..Cost::default() }

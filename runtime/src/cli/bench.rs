@@ -10,10 +10,11 @@ use clap::Args;
 use sail_ir::output;
 
 use super::experts::ExpertProfiler;
+use super::measure::Probe;
 use super::progress::Progress;
 use super::{Failure, Machine, boxed};
-use crate::device::{host, signal};
-use crate::{Options, Program};
+use crate::device::signal;
+use crate::{Options, Program, RunError};
 
 /// Measure speed, against what this machine can do in the same seconds.
 #[derive(Debug, Args)]
@@ -53,7 +54,6 @@ impl Bench {
     pub fn run(&self) -> Result<(), Failure> {
         signal::listen();
         let options = Options { times: true, ..self.machine.options() };
-        let threads = options.threads.unwrap_or_else(host::processors);
         let start = Instant::now();
         let program = Program::open(&self.file, &options).map_err(boxed)?;
         let load = start.elapsed().as_secs_f64();
@@ -69,7 +69,10 @@ impl Bench {
         };
         let path = self.profile_experts.as_deref();
         let profiler = path.map(|path| ExpertProfiler::new(&program, path)).transpose()?;
-        let watched = runs::Watched { program: &program, threads, profiler: profiler.as_ref() };
+        let probe = Probe::new(&program, options.threads);
+        let probe = probe.map_err(|error| boxed(RunError::Device(error)))?;
+        let watched =
+            runs::Watched { program: &program, probe: &probe, profiler: profiler.as_ref() };
         let runs = runs::measure(&watched, sizes, &mut progress)?;
         if let Some(profiler) = &profiler {
             profiler.write()?;

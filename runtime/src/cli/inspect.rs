@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use sail_ir::artifact::{Artifact, Manifest, SectionKind, check};
+use sail_ir::artifact::{Artifact, CudaCode, Manifest, SectionKind, check};
 use sail_ir::output;
 use serde_json::json;
 
@@ -111,7 +111,7 @@ fn document(artifact: &Artifact) -> serde_json::Value {
             "workspace_bytes": function.workspace_bytes,
         })
     });
-    json!({
+    let mut document = json!({
         "schema": "sail.inspect/1",
         "root": artifact.root_hash(),
         "bytes": artifact.file_bytes(),
@@ -129,6 +129,35 @@ fn document(artifact: &Artifact) -> serde_json::Value {
         "functions": functions.collect::<Vec<_>>(),
         "kernels": manifest.plan.kernels.len(),
         "sections": manifest.sections,
+    });
+    if let Some(code) = &manifest.cuda {
+        document["cuda"] = cuda(manifest, code);
+    }
+    document
+}
+
+/// What is known of the code of a CUDA target, kernel by kernel.
+fn cuda(manifest: &Manifest, code: &CudaCode) -> serde_json::Value {
+    let kernels = manifest.plan.kernels.iter().filter_map(|(_, kernel)| {
+        let launch = kernel.cuda.as_ref()?;
+        let usage = code.usage.iter().find(|usage| usage.entry == launch.entry);
+        Some(json!({
+            "symbol": kernel.symbol,
+            "entry": launch.entry,
+            "threads": launch.threads,
+            "shared_bytes": launch.shared_bytes,
+            "cluster": launch.cluster,
+            "tensor_maps": launch.tensor_maps.len(),
+            "registers": usage.map(|usage| usage.registers),
+            "stack_bytes": usage.map(|usage| usage.stack_bytes),
+            "spill_bytes": usage.map(|usage| usage.spill_bytes),
+        }))
+    });
+    json!({
+        "ptx_version": code.ptx_version,
+        "architecture": code.architecture,
+        "cubin": manifest.section(SectionKind::Cubin).is_some(),
+        "kernels": kernels.collect::<Vec<_>>(),
     })
 }
 
@@ -214,6 +243,7 @@ fn position_bytes(manifest: &Manifest) -> u64 {
 fn runs_here(manifest: &Manifest) -> String {
     match check(manifest, &sail_ir::artifact::Machine::this()) {
         Ok(()) => "which this machine runs".to_owned(),
+        Err(error) if error.gpu => "which a GPU runs".to_owned(),
         Err(error) => {
             format!("which this machine does not run: it lacks {}", error.missing.join(", "))
         }

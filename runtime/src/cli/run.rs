@@ -8,7 +8,7 @@ use clap::Args;
 use super::ask::Asker;
 use super::experts::ExpertProfiler;
 use super::{Failure, Machine, boxed, progress::Progress, trace};
-use crate::device::{host, signal};
+use crate::device::signal;
 use crate::{Options, Program, Session};
 
 /// Ask, once or in a conversation.
@@ -116,9 +116,9 @@ impl Run {
         if self.inside.verify_first {
             progress.verify(&program).map_err(boxed)?;
         }
-        let threads = options.threads.unwrap_or_else(host::processors);
         let path = self.inside.trace.as_deref();
-        let mut trace = path.map(|path| trace::writer(&program, path, threads)).transpose()?;
+        let mut trace =
+            path.map(|path| trace::writer(&program, path, options.threads)).transpose()?;
         let path = self.inside.profile_experts.as_deref();
         let profiler = path.map(|path| ExpertProfiler::new(&program, path)).transpose()?;
         asker.profiler = profiler.clone();

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use super::error::CommandError;
-use super::measure;
+use super::measure::Probe;
 use crate::program::Watcher;
 use crate::trace::CallTrace;
 use crate::{Program, RunError};
@@ -17,7 +17,11 @@ use super::{Failure, boxed};
 /// Measures the machine's limits first.
 ///
 /// Refuses a file that cannot be written.
-pub(super) fn writer(program: &Program, path: &Path, threads: usize) -> Result<Watcher, Failure> {
+pub(super) fn writer(
+    program: &Program,
+    path: &Path,
+    threads: Option<usize>,
+) -> Result<Watcher, Failure> {
     let table = path.as_os_str() == "-";
     let mut out: Box<dyn Write + Send> = if table {
         Box::new(io::stderr())
@@ -26,9 +30,9 @@ pub(super) fn writer(program: &Program, path: &Path, threads: usize) -> Result<W
             File::create(path).map_err(|error| boxed(CommandError::io("write", path, &error)))?;
         Box::new(BufWriter::new(file))
     };
-    let target = &program.manifest().target;
-    let limits =
-        measure::limits(target, threads).map_err(|error| boxed(RunError::Device(error)))?;
+    let probe = Probe::new(program, threads);
+    let limits = probe.and_then(|probe| probe.measure());
+    let limits = limits.map_err(|error| boxed(RunError::Device(error)))?;
     Ok(Box::new(move |plan, done| {
         let trace = CallTrace::new(plan, done, &limits);
         // A trace that cannot be written is no reason to give up the answer.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use sail_ir::Help;
 
+use super::cuda::CudaError;
+
 /// The caller knows which artifact it was about and adds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceError {
@@ -17,6 +19,8 @@ pub enum DeviceError {
     Map { because: String },
     /// The null device found a call that a real one could not carry out.
     Unsound { what: String },
+    /// A GPU cannot be had, or stopped.
+    Cuda(CudaError),
     /// Told to stop.
     Interrupted,
 }
@@ -44,12 +48,19 @@ impl fmt::Display for DeviceError {
                 write!(f, "the weights cannot be mapped\n  because of: {because}")
             }
             Self::Unsound { what } => write!(f, "the call is unsound\n  because {what}"),
+            Self::Cuda(error) => error.fmt(f),
             Self::Interrupted => write!(f, "interrupted"),
         }
     }
 }
 
 impl std::error::Error for DeviceError {}
+
+impl From<CudaError> for DeviceError {
+    fn from(error: CudaError) -> Self {
+        Self::Cuda(error)
+    }
+}
 
 impl Help for DeviceError {
     fn code(&self) -> &'static str {
@@ -60,6 +71,7 @@ impl Help for DeviceError {
             Self::Map { .. } => "SC0604",
             Self::Unsound { .. } => "SC0605",
             Self::Interrupted => "SC0606",
+            Self::Cuda(error) => error.code(),
         }
     }
 
@@ -70,6 +82,7 @@ impl Help for DeviceError {
             Self::Executable { .. } => {
                 "a security policy may forbid memory that was written to become executable"
             }
+            Self::Cuda(error) => return error.hint(),
             Self::Map { .. } | Self::Unsound { .. } | Self::Interrupted => return None,
         };
         Some(hint.to_owned())
@@ -80,6 +93,7 @@ impl Help for DeviceError {
             Self::Memory { .. } => 7,
             Self::Executable { .. } | Self::Threads { .. } | Self::Map { .. } => 8,
             Self::Unsound { .. } => 101,
+            Self::Cuda(error) => error.exit_code(),
             Self::Interrupted => 130,
         }
     }

@@ -28,7 +28,7 @@ use sail_ir::id::BufferId;
 use super::{Call, Device, DeviceError, Layout, StepTime};
 use crew::Crew;
 use memory::Code;
-pub(super) use memory::Memory;
+pub(super) use memory::{Memory, Plain, plain};
 use table::{Regions, Table};
 use weights::Weights;
 pub use weights::WeightsMemory;
@@ -136,14 +136,14 @@ impl Device for Host {
         if finished { Ok(()) } else { Err(DeviceError::Interrupted) }
     }
 
-    fn scratch(&mut self, call: &Call, buffer: BufferId) -> &mut [bf16] {
+    fn scratch(&mut self, call: &Call, buffer: BufferId) -> Result<&mut [bf16], DeviceError> {
         let (start, values) = self.crew.scratch(call, buffer);
         // SAFETY: the plan proved that the buffer's rows lie in the arena, which is mapped, aligned
         // and initialised; no thread runs between launches, and a call needs this device mutably.
-        unsafe { slice::from_raw_parts_mut(start, values) }
+        Ok(unsafe { slice::from_raw_parts_mut(start, values) })
     }
 
-    fn keep_features(&mut self, first: u32, tiles: u32) {
+    fn keep_features(&mut self, first: u32, tiles: u32) -> Result<(), DeviceError> {
         let tile = (self.layout.tile_rows * self.layout.feature_width) as usize;
         let regions = self.crew.regions();
         let (start, values) = regions.features.parts::<bf16>();
@@ -153,6 +153,7 @@ impl Device for Host {
         let new = unsafe { regions.new_features.values::<bf16>() };
         let (first, tiles) = (first as usize, tiles as usize);
         kept[first * tile..(first + tiles) * tile].copy_from_slice(&new[..tiles * tile]);
+        Ok(())
     }
 
     fn features(&self) -> &[bf16] {

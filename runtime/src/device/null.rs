@@ -233,7 +233,7 @@ impl Device for Null {
         checked.map_err(|what| DeviceError::Unsound { what: format!("{what}, in `{name}`") })
     }
 
-    fn scratch(&mut self, call: &Call, buffer: BufferId) -> &mut [bf16] {
+    fn scratch(&mut self, call: &Call, buffer: BufferId) -> Result<&mut [bf16], DeviceError> {
         let buffer = &self.plan.functions[call.function].buffers[buffer];
         let rows = match buffer.count {
             Some(Count::Tokens) => call.tokens,
@@ -243,12 +243,13 @@ impl Device for Null {
         };
         let values = u64::from(rows) * buffer.row_dims.iter().product::<u64>();
         self.scratch = vec![bf16::ZERO; values as usize];
-        &mut self.scratch
+        Ok(&mut self.scratch)
     }
 
-    fn keep_features(&mut self, first: u32, tiles: u32) {
+    fn keep_features(&mut self, first: u32, tiles: u32) -> Result<(), DeviceError> {
         assert!(first + tiles <= self.layout.feature_tiles, "broken invariant `features.inside`");
         self.kept_tiles = self.kept_tiles.max(first + tiles);
+        Ok(())
     }
 
     fn features(&self) -> &[bf16] {

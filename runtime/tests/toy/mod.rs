@@ -32,7 +32,7 @@ pub const IMAGE_PLACE: u32 = 260;
 pub const POSITIONS: u32 = 512;
 
 /// Number and length of the weights: nothing reads them but the hash.
-const WEIGHT_BYTES: usize = 3 << 20;
+pub const WEIGHT_BYTES: usize = 3 << 20;
 
 /// Write the toy to `folder/toy.sail`.
 pub fn write(folder: &Path) -> PathBuf {
@@ -40,14 +40,22 @@ pub fn write(folder: &Path) -> PathBuf {
 }
 
 pub fn write_plan(folder: &Path, plan: Plan) -> PathBuf {
-    let path = folder.join("toy.sail");
-    let mut writer = ArtifactWriter::create(&path).unwrap();
-    writer.whole_section(SectionKind::Tokenizer, tokenizer().as_bytes()).unwrap();
     let code: Vec<u8> = code::KERNELS.iter().flat_map(|(_, bytes)| padded(bytes)).collect();
-    writer.whole_section(SectionKind::Code, &code).unwrap();
-    writer.whole_section(SectionKind::Weights, &[0x5a; WEIGHT_BYTES]).unwrap();
-    writer.finish(manifest(plan)).unwrap();
-    path
+    write_file(&folder.join("toy.sail"), [&code, &[], &[0x5a; WEIGHT_BYTES]], manifest(plan))
+}
+
+/// Code, machine code for a GPU (none when empty), weights.
+pub fn write_file(path: &Path, sections: [&[u8]; 3], manifest: Manifest) -> PathBuf {
+    let [code, cubin, weights] = sections;
+    let mut writer = ArtifactWriter::create(path).unwrap();
+    writer.whole_section(SectionKind::Tokenizer, tokenizer().as_bytes()).unwrap();
+    writer.whole_section(SectionKind::Code, code).unwrap();
+    if !cubin.is_empty() {
+        writer.whole_section(SectionKind::Cubin, cubin).unwrap();
+    }
+    writer.whole_section(SectionKind::Weights, weights).unwrap();
+    writer.finish(manifest).unwrap();
+    path.to_owned()
 }
 
 /// Functions start at multiples of 16.
@@ -71,6 +79,7 @@ pub fn plan() -> Plan {
             offset,
             arguments,
             writes: vec![arguments - 1],
+            cuda: None,
         };
         offset += bytes.len().next_multiple_of(16) as u64;
         kernel
@@ -232,7 +241,7 @@ fn decode() -> Function {
     draft.function("decode", &[1, 4], 4, &[])
 }
 
-fn manifest(plan: Plan) -> Manifest {
+pub fn manifest(plan: Plan) -> Manifest {
     Manifest {
         target: Target::parse("x86-64-v3").unwrap(),
         scheme: Scheme::Bf16,
@@ -271,6 +280,7 @@ fn manifest(plan: Plan) -> Manifest {
         built_with: BuiltWith { sailc: "toy".to_owned(), llvm: "none".to_owned() },
         options: Vec::new(),
         quality: Quality::default(),
+        cuda: None,
         plan,
         sections: Vec::new(),
     }

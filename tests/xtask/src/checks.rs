@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::AddAssign;
 
 use crate::packages;
+use crate::ptxas;
 use crate::run::{Result, cargo, command, each_line, output, succeeds};
 
 /// Tests of the house that need no more than a minute.
@@ -35,6 +36,9 @@ impl fmt::Display for Counts {
 /// Every test there is. The format and the lints count as one test each.
 pub fn full() -> Result<()> {
     packages::install()?;
+    if let Err(message) = ptxas::install() {
+        println!("note: {message}");
+    }
     let mut counts = format_and_lints()?;
     counts += tests(&["test", "--workspace", "--no-fail-fast"])?;
     close(counts)

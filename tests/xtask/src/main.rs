@@ -1,4 +1,4 @@
-//! The commands of the house: `cargo full`, `quick`, `bless`, `tidy`, `show`, `demo`.
+//! The commands of the house: `cargo full`, `quick`, `bless`, `tidy`, `ptxas`, `show`, `demo`.
 //!
 //! Each is an alias in `.cargo/config.toml` for this program, which has no dependencies, so that it
 //! is built in a second on a machine that has nothing but Rust.
@@ -6,6 +6,7 @@
 mod checks;
 mod demo;
 mod packages;
+mod ptxas;
 mod run;
 mod show;
 
@@ -18,6 +19,7 @@ usage: cargo COMMAND
   full               install what is missing, build, run every test
   quick              format, lints, house rules, unit and file tests, transcripts
   tidy               house rules alone
+  ptxas              install NVIDIA's assembler for the tests of CUDA kernels
   bless [FILTER]     rewrite expectations, then list the changed files
   show FILE STAGE    print a module or a checkpoint folder at a stage of the compiler";
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["full"] => checks::full(),
         ["quick"] => checks::quick(),
+        ["ptxas"] => ptxas::install(),
         ["tidy"] => checks::tidy(),
         ["bless"] => checks::bless(None),
         ["bless", filter] => checks::bless(Some(filter)),

@@ -4,7 +4,7 @@ use sail_ir::shape::Type;
 use sail_kernels::linear::{
     Activation, Epilogue, GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue,
 };
-use sail_kernels::packing::Join;
+use sail_kernels::packing::{Arrangement, Join};
 use sail_kernels::vision::{PatchEmbed, PatchEmbedProblem};
 
 use super::Argument::{Operand, Result};
@@ -23,11 +23,11 @@ pub fn weight(scope: &Scope<'_>) -> Source {
                 .unwrap_or_else(|error| panic!("broken invariant `weight.join`: {error}"));
             let stacked = matches!(join, Join::Stack | Join::StackInterleave);
             let part = if stacked { &dims[1..] } else { &dims[..] };
-            let panel_width = scope.target.limits().panel_width;
             let (n, k) = (part[0], part[1..].iter().product());
             let order = if stacked { scope.order_of(&paths[0]) } else { None };
             let order = order.map_or(Vec::new(), |(_, order)| order.to_vec());
-            Source::Packed(Packed { paths, join, scheme: *scheme, n, k, panel_width, order })
+            let arrangement = Arrangement::of(scope.target);
+            Source::Packed(Packed { paths, join, scheme: *scheme, n, k, arrangement, order })
         }
         _ => Source::Plain { paths, dims: scope.result(0).iter().map(|d| u64::from(*d)).collect() },
     }

@@ -1,5 +1,6 @@
 //! Ops on rows: norms, elementwise, copies, positions, attention.
 
+use sail_ir::Scheme;
 use sail_ir::op::Attribute;
 use sail_kernels::attention::{
     Attention, CacheWrite, PageLayout, QkNormRopeWrite, Rope, TileAttention,
@@ -7,7 +8,9 @@ use sail_kernels::attention::{
 use sail_kernels::elementwise::activation::{Activation, Function};
 use sail_kernels::elementwise::{Add, AddPositions, Mul};
 use sail_kernels::norm::{LayerNorm, RmsNorm};
-use sail_kernels::rows::{Columns, Embed, EmbedPacked, SelectRows, Splice, Tap as TapCopy};
+use sail_kernels::rows::{
+    Columns, Embed, EmbedPacked, EmbedPitched, SelectRows, Splice, Tap as TapCopy,
+};
 use sail_kernels::vision::{Patches, PixelShuffle};
 
 use super::Argument::{Operand, PageTable, Result, Tap};
@@ -74,6 +77,11 @@ fn positions(scope: &Scope<'_>) -> Found {
         "embed" => {
             let (width, arguments) = (scope.width(1), [Operand(0), Operand(1), Result(0)]);
             match scope.is_packed(1) {
+                true if scope.target.gpu().is_some() => {
+                    let pitch = Scheme::Bf16.row_bytes(width.into()) / 2;
+                    let pitch = u32::try_from(pitch).ok()?;
+                    step(EmbedPitched { width, pitch }, &arguments)
+                }
                 true => step(EmbedPacked::new(width, scope.target), &arguments),
                 false => step(Embed { width }, &arguments),
             }

@@ -5,13 +5,12 @@ use std::ops::Range;
 use std::time::Instant;
 
 use half::bf16;
-use sail_ir::plan::Arithmetic;
 use serde::Serialize;
 
 use crate::cli::experts::ExpertProfiler;
+use crate::cli::measure::Probe;
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, boxed};
-use crate::device::probe::{self, ReadProbe};
 use crate::device::signal;
 use crate::error::ContextError;
 use crate::execute::{Done, Engine, Outputs, Row, Tokens, Twin};
@@ -69,7 +68,7 @@ pub struct Family {
 /// What is measured, and who hears of it.
 pub struct Watched<'p> {
     pub program: &'p Program,
-    pub threads: usize,
+    pub probe: &'p Probe<'p>,
     pub profiler: Option<&'p ExpertProfiler>,
 }
 
@@ -92,19 +91,13 @@ pub fn measure(
     sizes: Sizes,
     progress: &mut Progress,
 ) -> Result<Runs, Failure> {
-    let Watched { program, threads, profiler } = *watched;
+    let Watched { program, probe, profiler } = *watched;
     let text_positions = sizes.prefill.saturating_add(sizes.decode);
     has_room(program, ContextError { text_positions, ..nothing_asked(program) })?;
     let image_positions = program.manifest().tiling.tokens_per_tile.saturating_mul(sizes.tiles);
     let pictures = ContextError { tiles: sizes.tiles, image_positions, ..nothing_asked(program) };
     has_room(program, pictures)?;
-    let mut bench = Bench {
-        program,
-        sizes,
-        threads,
-        profiler,
-        read: ReadProbe::new(threads).map_err(|error| boxed(RunError::Device(error)))?,
-    };
+    let mut bench = Bench { program, sizes, probe, profiler };
     bench.carry_out(progress).map_err(boxed)
 }
 
@@ -132,9 +125,8 @@ type Repeated<'w> = &'w dyn Fn(&mut Engine, &mut dyn FnMut(&Done)) -> Result<(),
 struct Bench<'p> {
     program: &'p Program,
     sizes: Sizes,
-    threads: usize,
+    probe: &'p Probe<'p>,
     profiler: Option<&'p ExpertProfiler>,
-    read: ReadProbe,
 }
 
 impl Bench<'_> {
@@ -169,7 +161,7 @@ impl Bench<'_> {
         }
         Ok(Runs {
             sizes: self.sizes,
-            threads: self.threads,
+            threads: self.probe.threads,
             vision: eyes.then_some(vision),
             prefill,
             decode,
@@ -177,18 +169,9 @@ impl Bench<'_> {
         })
     }
 
-    fn limits(&self) -> Limits {
-        let target = &self.program.manifest().target;
-        Limits {
-            read_bytes: self.read.measure(),
-            operations: probe::operations(target, Arithmetic::Floats, self.threads),
-            byte_operations: probe::operations(target, Arithmetic::Bytes, self.threads),
-        }
-    }
-
     /// Limits, the work, limits again.
     fn repetition(&self, phase: &mut Phase, work: Repeated<'_>) -> Result<(), RunError> {
-        let before = self.limits();
+        let before = self.probe.measure()?;
         let plan = &self.program.manifest().plan;
         let mut steps = Vec::new();
         let mut watch = |done: &Done| {
@@ -203,7 +186,7 @@ impl Bench<'_> {
         let start = Instant::now();
         work(&mut self.program.engine(), &mut watch)?;
         let seconds = start.elapsed().as_secs_f64();
-        let after = self.limits();
+        let after = self.probe.measure()?;
         let limits = Limits {
             read_bytes: (before.read_bytes + after.read_bytes) / 2.0,
             operations: (before.operations + after.operations) / 2.0,

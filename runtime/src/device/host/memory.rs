@@ -191,7 +191,7 @@ fn map(length: usize) -> io::Result<*mut c_void> {
 }
 
 /// The system's words without their number.
-pub(super) fn plain(error: &io::Error) -> String {
+pub(in crate::device) fn plain(error: &io::Error) -> String {
     error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 

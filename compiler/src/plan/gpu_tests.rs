@@ -1,0 +1,115 @@
+//! Planning for a CUDA target.
+
+use sail_ir::Scheme;
+use sail_ir::plan::{Count, Plan};
+use sail_ir::scheme::CacheScheme;
+use sail_ir::target::Target;
+
+use super::bounds::Bounds;
+use super::build::{Given, draft};
+use crate::dialect;
+use crate::error::CompileError;
+use crate::stage::{Kernels, Module};
+
+/// The plan of a `kernels` module for `sm_90`.
+fn planned(text: &str) -> Result<Plan, CompileError> {
+    let context = dialect::context();
+    let module = Module::<Kernels>::parse(&context, text, "t.mlir").expect("a module of the stage");
+    let bounds = Bounds {
+        prefill: vec![4, 64],
+        decode: vec![1],
+        vision: vec![1, 3],
+        max_outputs: 2,
+        max_positions: 100,
+        cache: CacheScheme::Bf16,
+    };
+    let target = Target::parse("sm_90").unwrap();
+    let given = Given { target: &target, bounds: &bounds, placement: None, lock: None };
+    draft(&module, given).map(|draft| draft.plan)
+}
+
+#[test]
+fn a_step_has_a_block_of_threads_for_each_item() {
+    let plan = planned(
+        r#"
+func.func @vision(%pixels: tensor<?x3x28x28xbf16>) -> tensor<?x4x588xbf16> {
+  %w = "sail.weight"() {join = "one", paths = ["w"]} : () -> tensor<588xbf16>
+  %p = "sail.patches"(%pixels) {patch = 14 : i64} : (tensor<?x3x28x28xbf16>) -> tensor<?x4x588xbf16>
+  %y = "sail.rms_norm"(%p, %w) {eps = 1.0e-05 : f64} : (tensor<?x4x588xbf16>, tensor<588xbf16>) -> tensor<?x4x588xbf16>
+  return %y : tensor<?x4x588xbf16>
+}"#,
+    )
+    .unwrap();
+    let function = plan.function("vision").unwrap();
+    let kernels: Vec<_> =
+        function.steps.iter().map(|(_, step)| (&plan.kernels[step.kernel], step.grid)).collect();
+    let [(patches, _), (norm, grid)] = kernels[..] else { panic!("two steps") };
+    assert_eq!(patches.cuda.as_ref().unwrap().entry, "patches_c3_s28_p14");
+    let norm = norm.cuda.as_ref().unwrap();
+    // 147 pieces of four values, a block a row.
+    assert_eq!((norm.threads, norm.shared_bytes), (160, 32));
+    assert_eq!((grid.count, grid.items(3)), (Count::Images, 12));
+    assert_eq!(function.workspace_bytes, 0);
+}
+
+#[test]
+fn ops_without_a_kernel_are_told_all_at_once_and_each_once() {
+    let error = planned(
+        r#"
+func.func @decode(%ids: tensor<?xi32>) -> tensor<?x24xbf16> {
+  %table = "sail.weight"() {join = "one", paths = ["t"]} : () -> tensor<24x8xbf16>
+  %norm = "sail.weight"() {join = "one", paths = ["n"]} : () -> tensor<8xbf16>
+  %w = "sail.weight"() {join = "one", paths = ["w"]} : () -> !sail.packed<[24, 8], "bf16">
+  %r = "sail.weight"() {join = "one", paths = ["r"]} : () -> !sail.packed<[4, 8], "bf16">
+  %x = "sail.embed"(%ids, %table) : (tensor<?xi32>, tensor<24x8xbf16>) -> tensor<?x8xbf16>
+  %route:2 = "sail.linear_route"(%x, %r) {top_k = 2 : i64, renormalize = true} : (tensor<?x8xbf16>, !sail.packed<[4, 8], "bf16">) -> (tensor<?x2xi32>, tensor<?x2xbf16>)
+  %again:2 = "sail.linear_route"(%x, %r) {top_k = 2 : i64, renormalize = true} : (tensor<?x8xbf16>, !sail.packed<[4, 8], "bf16">) -> (tensor<?x2xi32>, tensor<?x2xbf16>)
+  %y = "sail.norm_linear"(%x, %norm, %w) {eps = 1.0e-05 : f64} : (tensor<?x8xbf16>, tensor<8xbf16>, !sail.packed<[24, 8], "bf16">) -> tensor<?x24xbf16>
+  %z = "sail.norm_linear"(%x, %norm, %w) {eps = 1.0e-05 : f64} : (tensor<?x8xbf16>, tensor<8xbf16>, !sail.packed<[24, 8], "bf16">) -> tensor<?x24xbf16>
+  %s = "sail.add"(%y, %z) : (tensor<?x24xbf16>, tensor<?x24xbf16>) -> tensor<?x24xbf16>
+  return %s : tensor<?x24xbf16>
+}"#,
+    )
+    .unwrap_err();
+    let CompileError::NoTemplate { target, ops } = error else { panic!("{error}") };
+    assert_eq!(target, "sm_90");
+    assert_eq!(ops, ["sail.linear_route"]);
+}
+
+#[test]
+fn a_product_of_few_rows_norms_itself_and_one_of_many_has_a_step_before_it() {
+    let body = r#"
+func.func @NAME(%ids: tensor<?xi32>) -> tensor<?x24xbf16> {
+  %table = "sail.weight"() {join = "one", paths = ["t"]} : () -> tensor<24x8xbf16>
+  %norm = "sail.weight"() {join = "one", paths = ["n"]} : () -> tensor<8xbf16>
+  %w = "sail.weight"() {join = "one", paths = ["w"]} : () -> !sail.packed<[24, 8], "bf16">
+  %x = "sail.embed"(%ids, %table) : (tensor<?xi32>, tensor<24x8xbf16>) -> tensor<?x8xbf16>
+  %y = "sail.norm_linear"(%x, %norm, %w) {eps = 1.0e-05 : f64} : (tensor<?x8xbf16>, tensor<8xbf16>, !sail.packed<[24, 8], "bf16">) -> tensor<?x24xbf16>
+  return %y : tensor<?x24xbf16>
+}"#;
+    let families = |name: &str| -> Vec<String> {
+        let plan = planned(&body.replace("NAME", name)).unwrap();
+        let steps = &plan.function(name).unwrap().steps;
+        steps.iter().map(|(_, step)| plan.kernels[step.kernel].family.clone()).collect()
+    };
+    assert_eq!(families("decode"), ["embed", "linear"]);
+    assert_eq!(families("prefill"), ["embed", "rms_norm", "linear"]);
+}
+
+#[test]
+fn weights_are_rows() {
+    let plan = planned(
+        r#"
+func.func @decode(%ids: tensor<?xi32>) -> tensor<?x8xbf16> {
+  %table = "sail.weight"() {join = "one", paths = ["t"]} : () -> !sail.packed<[24, 8], "bf16">
+  %x = "sail.embed"(%ids, %table) : (tensor<?xi32>, !sail.packed<[24, 8], "bf16">) -> tensor<?x8xbf16>
+  return %x : tensor<?x8xbf16>
+}"#,
+    )
+    .unwrap();
+    let (_, weight) = plan.weights.iter().next().unwrap();
+    assert_eq!(weight.layout, "[24, 8] bf16 rows of 128 bytes");
+    assert_eq!(weight.bytes, 32 * Scheme::Bf16.row_bytes(8));
+    let (_, kernel) = plan.kernels.iter().next().unwrap();
+    assert_eq!(kernel.symbol, "embed_packed.bf16.w8.p64");
+}

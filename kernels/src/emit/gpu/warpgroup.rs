@@ -1,0 +1,173 @@
+//! `sm_90`: matrix products of a warpgroup (four warps), the left side 64 rows, both sides or the
+//! right one from shared memory, sums in registers while the next copies are under way.
+//!
+//! Order: `begin_products`, products, `commit_products`, `wait_for_products`. Between the first and
+//! the last, the sums must not be touched: the assembler then waits after every product and says so
+//! (C7510), which counts as an error.
+//!
+//! Sums of `n` columns are `n / 2` registers a thread. With `w = warp % 4`, `g = lane / 4`,
+//! `q = lane % 4`: register `4·j + 2·h + c` is row `16·w + g + 8·h`, column `8·j + 2·q + c`.
+
+use inkwell::types::BasicTypeEnum;
+
+use super::super::{Builder, F32, I32, Index, Number, Ptr};
+use super::asm::Effect;
+
+/// How the 16-byte units of a row of shared memory are swapped by the number of the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swizzle {
+    None = 0,
+    Bytes128 = 1,
+    Bytes64 = 2,
+    Bytes32 = 3,
+}
+
+/// The left side of a product: 64 rows.
+#[derive(Debug, Clone, Copy)]
+pub enum Left<'c> {
+    /// A descriptor of rows in shared memory.
+    Shared(Index<'c>),
+    /// The thread's part, as `a` of [`Builder::matrix_bf16`] for the 16 rows of its warp.
+    Registers([I32<'c>; 4]),
+}
+
+impl<'c> Builder<'c> {
+    /// The descriptor of a matrix in shared memory, its rows along the inner size (`K-major`).
+    ///
+    /// `repeat` is the bytes from one run of 8 rows to the next: 1024 for rows of 128 bytes. `place`
+    /// is aligned to what the swizzle repeats after (1024, 512, 256). Along the inner size, add
+    /// bytes / 16 to the descriptor.
+    pub fn descriptor(&mut self, place: Ptr<'c>, repeat: u32, swizzle: Swizzle) -> Index<'c> {
+        const LEADING: u64 = 1; // not used by swizzled layouts
+        let address = self.shared_address(place);
+        let units = self.shift_right(address, 4);
+        let mask = self.i32(0x3fff);
+        let units = self.and(units, mask);
+        let units = self.index_of(units);
+        let fixed = LEADING << 16 | u64::from(repeat >> 4) << 32 | (swizzle as u64) << 62;
+        let fixed = self.index(fixed);
+        self.or(units, fixed)
+    }
+
+    /// What this warpgroup wrote to registers and, after `fence_async`, to shared memory is ready for
+    /// products.
+    pub fn begin_products(&mut self) {
+        self.call_intrinsic("llvm.nvvm.wgmma.fence.sync.aligned", &[], &[]);
+    }
+
+    /// As [`Builder::begin_products`], with sums that were set or read since the last products: what
+    /// comes out is what the products must be given, so that nothing moves a sum in between.
+    pub fn begin_products_on<T: Number<'c>>(&mut self, sums: &[T]) -> Vec<T> {
+        self.tied("wgmma.fence.sync.aligned;", sums)
+    }
+
+    /// The products asked for since the last call are one group.
+    pub fn commit_products(&mut self) {
+        self.call_intrinsic("llvm.nvvm.wgmma.commit_group.sync.aligned", &[], &[]);
+    }
+
+    /// Wait until at most `pending` groups are under way. `sums` are those of the groups waited for:
+    /// what comes out may be read.
+    pub fn wait_for_products<T: Number<'c>>(&mut self, pending: u32, sums: &[T]) -> Vec<T> {
+        self.tied(&format!("wgmma.wait_group.sync.aligned {pending};"), sums)
+    }
+
+    /// An instruction after which `sums` count as new values, in the registers where they are.
+    fn tied<T: Number<'c>>(&mut self, text: &str, sums: &[T]) -> Vec<T> {
+        let class = if T::FLOAT { "f" } else { "r" };
+        let count = sums.len();
+        let ties: Vec<String> = (0..count).map(|at| at.to_string()).collect();
+        let constraints = format!("{}{}", format!("={class},").repeat(count), ties.join(","));
+        let types = vec![self.sum_type::<T>(); count];
+        let operands: Vec<_> = sums.iter().map(|sum| sum.raw()).collect();
+        let values = self.ptx(text, &constraints, &types, &operands, Effect::Memory);
+        values.into_iter().map(T::from_raw).collect()
+    }
+
+    /// `sums + left · right` of bf16 for 16 inner elements; `n / 2` sums for `n` columns. With
+    /// `fresh`, what stood in the sums is not added.
+    pub fn product_bf16(
+        &mut self,
+        sums: &[F32<'c>],
+        left: Left<'c>,
+        right: Index<'c>,
+        fresh: bool,
+    ) -> Vec<F32<'c>> {
+        let tail = match left {
+            Left::Shared(_) => "p, 1, 1, 0, 0",
+            Left::Registers(_) => "p, 1, 1, 0",
+        };
+        self.product("k16.f32.bf16.bf16", tail, sums, left, right, fresh)
+    }
+
+    /// `sums + left · right` of signed bytes for 32 inner elements, exact.
+    pub fn product_int8(
+        &mut self,
+        sums: &[I32<'c>],
+        left: Left<'c>,
+        right: Index<'c>,
+        fresh: bool,
+    ) -> Vec<I32<'c>> {
+        self.product("k32.s32.s8.s8", "p", sums, left, right, fresh)
+    }
+
+    fn product<T: Number<'c>>(
+        &mut self,
+        kind: &str,
+        tail: &str,
+        sums: &[T],
+        left: Left<'c>,
+        right: Index<'c>,
+        fresh: bool,
+    ) -> Vec<T> {
+        let count = sums.len();
+        let columns = 2 * count;
+        assert!(columns.is_multiple_of(8) && (8..=256).contains(&columns), "no {columns} columns");
+        let class = if T::FLOAT { "f" } else { "r" };
+        let list = |from: usize, count: usize| {
+            let names: Vec<String> = (from..from + count).map(|at| format!("${at}")).collect();
+            format!("{{{}}}", names.join(", "))
+        };
+        // Operands after the sums, which are results and tied to them: left, right, `fresh`.
+        let first = 2 * count;
+        let (left_text, left_class, left_values) = match left {
+            Left::Shared(descriptor) => (format!("${first}"), "l", vec![descriptor.0]),
+            Left::Registers(values) => {
+                (list(first, 4), "r,r,r,r", values.map(|value| value.0).to_vec())
+            }
+        };
+        let after = first + left_values.len();
+        let text = format!(
+            "{{ .reg .pred p; setp.ne.b32 p, ${}, 0; \
+             wgmma.mma_async.sync.aligned.m64n{columns}{kind} {}, {left_text}, ${after}, {tail}; }}",
+            after + 1,
+            list(0, count),
+        );
+        let ties: Vec<String> = (0..count).map(|at| at.to_string()).collect();
+        let results = format!("={class},").repeat(count);
+        let constraints = format!("{results}{},{left_class},l,n", ties.join(","));
+        let types = vec![self.sum_type::<T>(); count];
+        let keep = self.i32(i32::from(!fresh));
+        let operands: Vec<_> =
+            sums.iter().map(|sum| sum.raw()).chain(left_values).chain([right.0, keep.0]).collect();
+        let values = self.ptx(&text, &constraints, &types, &operands, Effect::Memory);
+        values.into_iter().map(T::from_raw).collect()
+    }
+
+    fn sum_type<T: Number<'c>>(&self) -> BasicTypeEnum<'c> {
+        if T::FLOAT { self.context.f32_type().into() } else { self.word_type() }
+    }
+
+    /// Have `registers` (a multiple of 8, 24 to 256) a thread from here on: more than before. All
+    /// warps of a warpgroup come here.
+    pub fn take_registers(&mut self, registers: u32) {
+        let text = format!("setmaxnreg.inc.sync.aligned.u32 {registers};");
+        self.ptx(&text, "", &[], &[], Effect::Ordered);
+    }
+
+    /// As [`Builder::take_registers`]: fewer than before.
+    pub fn give_registers(&mut self, registers: u32) {
+        let text = format!("setmaxnreg.dec.sync.aligned.u32 {registers};");
+        self.ptx(&text, "", &[], &[], Effect::Ordered);
+    }
+}

@@ -1,0 +1,195 @@
+//! A kernel of a CUDA target that solves the problem of one for x86-64: its name, arguments, cost and
+//! meaning are that one's, its code and its grid are its own.
+
+use sail_ir::plan::{Cost, Grid};
+
+use crate::emit::Builder;
+use crate::emit::gpu::Deal;
+use crate::kernel::{Before, EmitError, Kernel, Rows, ThreadBlock};
+
+/// What writes the code of a kernel.
+type Emit<P> = dyn Fn(&OnGpu<P>, &mut Builder<'_>) -> Result<(), EmitError> + Send + Sync;
+
+/// The problem of `P` on a GPU.
+pub struct OnGpu<P> {
+    problem: P,
+    /// What its symbol ends with: the config, where a problem has several.
+    config: String,
+    grid: Grid,
+    block: ThreadBlock,
+    before: Option<Box<dyn Fn() -> Before + Send + Sync>>,
+    emit: Box<Emit<P>>,
+}
+
+impl<P: Kernel + Clone> OnGpu<P> {
+    /// `problem` in the items of `grid`, each by a `block`, its code written by `emit`.
+    pub(crate) fn new(
+        problem: &P,
+        grid: Grid,
+        block: ThreadBlock,
+        emit: impl Fn(&Self, &mut Builder<'_>) -> Result<(), EmitError> + Send + Sync + 'static,
+    ) -> Self {
+        let emit = Box::new(emit);
+        let config = String::new();
+        Self { problem: problem.clone(), config, grid, block, before: None, emit }
+    }
+
+    /// The same with the name of its config.
+    pub(crate) fn named(self, config: String) -> Self {
+        Self { config, ..self }
+    }
+
+    /// `problem` whose rows of `length` elements are dealt as [`Deal::of`] says; values of a row are
+    /// joined at `joins` places of the code.
+    pub(crate) fn by_rows(
+        problem: &P,
+        (rows, length): (Rows, u32),
+        joins: u32,
+        emit: impl Fn(&Self, &mut Builder<'_>) -> Result<(), EmitError> + Send + Sync + 'static,
+    ) -> Self {
+        let deal = Deal::of(length.into());
+        let block = ThreadBlock::of(deal.threads).with_shared(deal.join_bytes(joins));
+        Self::new(problem, rows.grid(deal.rows, 1), block, emit)
+    }
+
+    /// The same, after what `before` makes.
+    pub(crate) fn after(self, before: impl Fn() -> Before + Send + Sync + 'static) -> Self {
+        Self { before: Some(Box::new(before)), ..self }
+    }
+
+    pub(crate) fn problem(&self) -> &P {
+        &self.problem
+    }
+}
+
+impl<P: Kernel> Kernel for OnGpu<P> {
+    fn family(&self) -> &'static str {
+        self.problem.family()
+    }
+
+    fn symbol(&self) -> String {
+        let problem = self.problem.symbol();
+        if self.config.is_empty() { problem } else { format!("{problem}.{}", self.config) }
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        self.problem.arguments()
+    }
+
+    fn writes(&self) -> &'static [u32] {
+        self.problem.writes()
+    }
+
+    fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    fn workspace_bytes(&self) -> u64 {
+        0
+    }
+
+    fn cost(&self) -> Cost {
+        self.problem.cost()
+    }
+
+    fn before(&self) -> Option<Before> {
+        self.before.as_ref().map(|before| before())
+    }
+
+    fn thread_block(&self) -> Option<ThreadBlock> {
+        Some(self.block.clone())
+    }
+
+    fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
+        (self.emit)(self, k)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{CacheWrite, PageLayout, QkNormRopeWrite, Rope};
+    use crate::elementwise::{Activation, Add, AddPositions, Function, Mul};
+    use crate::experts::{Combine, GroupByExpert, Route};
+    use crate::norm::{LayerNorm, RmsNorm};
+    use crate::ptx::ptx;
+    use crate::ptxas;
+    use crate::rows::{Columns, Embed, EmbedPitched, SelectRows, Splice, Tap};
+    use crate::vision::{Patches, PixelShuffle};
+    use sail_ir::CacheScheme;
+    use sail_ir::target::Target;
+
+    /// Problems of the shipped models, and widths that no vector divides.
+    fn problems() -> Vec<Box<dyn Kernel>> {
+        let rows = Rows::TOKENS;
+        let layout = PageLayout { head_dim: 128, scheme: CacheScheme::Bf16 };
+        let mut problems: Vec<Box<dyn Kernel>> = vec![
+            Box::new(AddPositions { patches: 1024, width: 1536 }),
+            Box::new(RmsNorm::of_heads(rows, 16, 128, 1e-6)),
+            Box::new(LayerNorm { rows, width: 6144, eps: 1e-5 }),
+            Box::new(Columns { rows, width: 4096, first: 2048, count: 1024 }),
+            Box::new(Patches { channels: 3, size: 448, patch: 14 }),
+            Box::new(PixelShuffle { side: 32, width: 1536 }),
+            Box::new(Rope { heads: 16, head_dim: 128 }),
+            Box::new(CacheWrite { kv_heads: 8, layout }),
+            Box::new(QkNormRopeWrite { heads: 32, kv_heads: 4, layout, eps: 1e-6 }),
+            Box::new(Route { experts: 128, top_k: 8, renormalize: true }),
+            Box::new(Route { experts: 5, top_k: 2, renormalize: false }),
+            Box::new(GroupByExpert { experts: 128, top_k: 8 }),
+            Box::new(Combine { width: 2048, top_k: 8, residual: true }),
+            Box::new(Combine { width: 7, top_k: 2, residual: false }),
+        ];
+        for width in [7, 2048] {
+            let function = if width == 7 { Function::Gelu } else { Function::Silu };
+            let of_width: [Box<dyn Kernel>; 8] = [
+                Box::new(Add { rows, width }),
+                Box::new(Mul { rows, width }),
+                Box::new(Activation { function, rows, width }),
+                Box::new(RmsNorm { rows, width, eps: 1e-6 }),
+                Box::new(Embed { width }),
+                Box::new(Splice { width }),
+                Box::new(SelectRows { width }),
+                Box::new(Tap { rows, width }),
+            ];
+            problems.extend(of_width);
+        }
+        problems
+    }
+
+    #[test]
+    fn kernels_of_the_models_assemble_without_spills() {
+        let mut kernels: Vec<_> =
+            problems().iter().map(|problem| problem.on_gpu().expect("it has code")).collect();
+        kernels.push(Box::new(EmbedPitched { width: 2048, pitch: 2048 }));
+        let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
+        for name in ["sm_80", "sm_90"] {
+            let target = Target::parse(name).unwrap();
+            let ptx = ptx(&kernels, &target, 2).unwrap_or_else(|error| panic!("{error}"));
+            let text = &ptx.text;
+            assert_eq!(ptx.version(), "8.0");
+            for (kernel, offset) in kernels.iter().zip(&ptx.offsets) {
+                let entry = crate::emit::nvptx::entry_name(&kernel.symbol());
+                let declared = format!(".visible .entry {entry}(");
+                assert!(text[*offset as usize..].starts_with(&declared), "{entry}");
+            }
+            for kernel in &kernels {
+                let row = crate::table::template(kernel.family()).expect("it has a row");
+                assert!(row.targets.contains(&"nvptx"), "{}", row.name);
+            }
+            assert_eq!(text.matches(".visible .entry").count(), kernels.len());
+            assert!(!text.contains("call"), "a kernel calls a library");
+            let Some(ptxas) = ptxas::find() else {
+                eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
+                continue;
+            };
+            let architecture = target.ptx_architecture().unwrap();
+            let cubin = ptxas::assemble(&ptxas, text, architecture)
+                .unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(cubin.usage.len(), kernels.len());
+            for usage in &cubin.usage {
+                assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
+                assert!(usage.registers <= 64, "{usage:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The rows of a product of few rows, from memory to the operands of matrix instructions: as they
+//! are, normalised, in integers.
+
+use sail_ir::scheme::Scheme;
+
+use super::few::Rows;
+use crate::emit::gpu::{WARP, piece_width};
+use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
+use crate::linear::Prologue;
+use crate::norm::nvptx::root_of_mean;
+
+/// Pieces of a row that a thread has under way when it measures the row.
+const AT_ONCE: u64 = 8;
+
+/// What is done to the rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Input {
+    pub k: u32,
+    pub scheme: Scheme,
+    pub prologue: Prologue,
+}
+
+/// Three f32 of each row in shared memory: the norm's scale, steps in 1, the size of a step.
+#[derive(Clone, Copy)]
+pub struct Statistics<'c> {
+    place: Ptr<'c>,
+}
+
+impl<'c> Statistics<'c> {
+    const EACH: u64 = 16;
+
+    #[must_use]
+    pub const fn bytes(rows: u32) -> u64 {
+        Self::EACH * rows as u64
+    }
+
+    pub fn carve(k: &mut Builder<'c>, rows: u32) -> Self {
+        Self { place: k.shared(Self::bytes(rows), 16) }
+    }
+
+    fn at(self, k: &mut Builder<'c>, row: Index<'c>, which: u64) -> Ptr<'c> {
+        let row = k.mul_constant(row, Self::EACH);
+        let place = k.at_bytes(self.place, row);
+        k.at_bytes_constant(place, 4 * which)
+    }
+
+    /// One thread of the warp puts what all of them have.
+    fn put(self, k: &mut Builder<'c>, row: Index<'c>, which: u64, value: F32<'c>) {
+        let (lane, zero) = (k.lane_id(), k.index(0));
+        let first = k.equal(lane, zero);
+        k.when(first, |k| {
+            let place = self.at(k, row, which);
+            k.store(place, value);
+        });
+    }
+
+    /// What an integer of the row stands for.
+    pub fn step(self, k: &mut Builder<'c>, row: Index<'c>) -> F32<'c> {
+        let place = self.at(k, row, 2);
+        k.load::<F32>(place, 1)
+    }
+}
+
+/// A row of x as a thread reads it.
+pub struct Place<'c> {
+    pub row: Ptr<'c>,
+    scale: Option<F32<'c>>,
+    inverse: Option<F32<'c>>,
+}
+
+impl Input {
+    #[must_use]
+    pub fn has_norm(&self) -> bool {
+        matches!(self.prologue, Prologue::RmsNorm { .. })
+    }
+
+    fn quantizes(&self) -> bool {
+        self.scheme != Scheme::Bf16
+    }
+
+    fn row<'c>(&self, k: &mut Builder<'c>, rows: Rows<'c>, row: Index<'c>) -> Ptr<'c> {
+        let row = k.add(row, rows.first);
+        let first = k.mul_constant(row, self.k.into());
+        k.at::<Bf16>(rows.x, first)
+    }
+
+    /// Measure the rows, a warp each, at most `most` of them. All threads of the block come here;
+    /// nothing is done where nothing needs measuring.
+    pub fn measure<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        rows: Rows<'c>,
+        norm: Option<Ptr<'c>>,
+        statistics: Statistics<'c>,
+        most: u32,
+    ) {
+        if !self.has_norm() && !self.quantizes() {
+            return;
+        }
+        let warps = u64::from(k.threads() / WARP);
+        let warp = k.warp();
+        for first in (0..u64::from(most)).step_by(warps as usize) {
+            let row = k.add_constant(warp, first);
+            let has = k.less(row, rows.count);
+            k.when(has, |k| {
+                let x = self.row(k, rows, row);
+                let scale = match self.prologue {
+                    Prologue::RmsNorm { eps } => {
+                        let none = k.f32(0.0);
+                        let sum = self.fold_row(k, &[x], none, |k, sum, values| {
+                            let x = k.widen(values[0]);
+                            let lanes = k.lanes_of(x);
+                            lanes.into_iter().fold(sum, |sum, x| k.fma(x, x, sum))
+                        });
+                        let sum = k.sum_of_warp(sum);
+                        Some(root_of_mean(k, sum, self.k, eps))
+                    }
+                    _ => None,
+                };
+                if let Some(scale) = scale {
+                    statistics.put(k, row, 0, scale);
+                }
+                if self.quantizes() {
+                    let sources: Vec<_> = [x].into_iter().chain(norm).collect();
+                    let none = k.f32(0.0);
+                    let most = self.fold_row(k, &sources, none, |k, most, values| {
+                        let value = normalised(k, values[0], scale.zip(values.get(1).copied()));
+                        let value = k.abs(value);
+                        let lanes = k.lanes_of(value);
+                        lanes.into_iter().fold(most, |most, value| k.max(most, value))
+                    });
+                    let most = k.max_of_warp(most);
+                    let [inverse, step] = steps(k, most);
+                    statistics.put(k, row, 1, inverse);
+                    statistics.put(k, row, 2, step);
+                }
+            });
+        }
+        k.barrier();
+    }
+
+    /// Fold the pieces of rows at `sources` that are this thread's of its warp.
+    fn fold_row<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        sources: &[Ptr<'c>],
+        first: F32<'c>,
+        mut body: impl FnMut(&mut Builder<'c>, F32<'c>, &[Bf16<'c>]) -> F32<'c>,
+    ) -> F32<'c> {
+        let width = piece_width(self.k.into());
+        let stride = u64::from(width * WARP);
+        let pieces = u64::from(self.k).div_ceil(stride);
+        let lane = k.lane_id();
+        let mine = k.mul_constant(lane, width.into());
+        let mut result = first;
+        for batch in (0..pieces).step_by(AT_ONCE as usize) {
+            let batch: Vec<_> = (batch..pieces.min(batch + AT_ONCE))
+                .map(|at| {
+                    let element = k.add_constant(mine, at * stride);
+                    let ragged = (at + 1) * stride > self.k.into();
+                    sources
+                        .iter()
+                        .map(|source| self.piece(k, *source, element, width, ragged))
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            for values in &batch {
+                result = body(k, result, values);
+            }
+        }
+        result
+    }
+
+    /// A row of the block as this thread reads it: the last one where there are fewer.
+    pub fn open<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        rows: Rows<'c>,
+        statistics: Statistics<'c>,
+        row: Index<'c>,
+    ) -> Place<'c> {
+        let last = k.sub_constant(rows.count, 1);
+        let row = k.min(row, last);
+        let mut statistic = |which| {
+            let place = statistics.at(k, row, which);
+            k.load::<F32>(place, 1)
+        };
+        let scale = self.has_norm().then(|| statistic(0));
+        let inverse = self.quantizes().then(|| statistic(1));
+        Place { row: self.row(k, rows, row), scale, inverse }
+    }
+
+    /// The values of 16 bytes' worth of elements from `element` on, in eights; zeros beyond the row
+    /// where it is `ragged`.
+    pub fn values<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        row: Ptr<'c>,
+        element: Index<'c>,
+        ragged: bool,
+    ) -> Vec<Bf16<'c>> {
+        let width = piece_width(self.k.into());
+        let eights = if self.quantizes() { 2 } else { 1 };
+        (0..eights)
+            .map(|eight| {
+                let pieces: Vec<_> = (0..8 / u64::from(width))
+                    .map(|piece| {
+                        let element = k.add_constant(element, 8 * eight + piece * u64::from(width));
+                        self.piece(k, row, element, width, ragged)
+                    })
+                    .collect();
+                if let [all] = pieces[..] {
+                    return all;
+                }
+                let single: Vec<_> =
+                    pieces.into_iter().flat_map(|piece| k.lanes_of(piece)).collect();
+                k.vector_of(&single)
+            })
+            .collect()
+    }
+
+    fn piece<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        row: Ptr<'c>,
+        element: Index<'c>,
+        width: u32,
+        ragged: bool,
+    ) -> Bf16<'c> {
+        let place = k.at::<Bf16>(row, element);
+        if !ragged {
+            return k.load_whole::<Bf16>(place, width);
+        }
+        let end = k.index(self.k.into());
+        let has = k.less(element, end);
+        let load = |k: &mut Builder<'c>| k.load_whole::<Bf16>(place, width);
+        k.choose(has, load, |k| {
+            let zeros = k.f32s(0.0, width);
+            k.round(zeros)
+        })
+    }
+
+    /// The four words that values become in a matrix instruction.
+    pub fn operand<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        place: &Place<'c>,
+        values: &[Bf16<'c>],
+        norm: Option<&Vec<Bf16<'c>>>,
+    ) -> Vec<I32<'c>> {
+        let mut words = Vec::new();
+        for (at, values) in values.iter().enumerate() {
+            let norm = norm.map(|norm| norm[at]);
+            let Some(inverse) = place.inverse else {
+                let values = match place.scale.zip(norm) {
+                    None => *values,
+                    scaled => {
+                        let values = normalised(k, *values, scaled);
+                        k.round(values)
+                    }
+                };
+                let pairs = k.as_pairs(values);
+                words.extend(k.lanes_of(pairs));
+                continue;
+            };
+            let values = normalised(k, *values, place.scale.zip(norm));
+            words.extend(quantized(k, values, inverse));
+        }
+        words
+    }
+}
+
+/// Values times a norm's scale and weight, rounded after each, or as they are.
+fn normalised<'c>(
+    k: &mut Builder<'c>,
+    values: Bf16<'c>,
+    scaled: Option<(F32<'c>, Bf16<'c>)>,
+) -> F32<'c> {
+    let values = k.widen(values);
+    let Some((scale, weight)) = scaled else { return values };
+    let values = k.mul(values, scale);
+    let values = k.rounded(values);
+    let weight = k.widen(weight);
+    let values = k.mul(values, weight);
+    k.rounded(values)
+}
+
+/// How many steps 1 has, and the size of one, where the greatest magnitude is `most`.
+pub(crate) fn steps<'c>(k: &mut Builder<'c>, most: F32<'c>) -> [F32<'c>; 2] {
+    let (zero, limit) = (k.f32(0.0), k.f32(127.0));
+    let inverse = k.div(limit, most);
+    let nothing = k.less_equal(most, zero);
+    let inverse = k.select(nothing, zero, inverse);
+    [inverse, k.div(most, limit)]
+}
+
+/// Values as the nearest whole numbers of steps, four in a word.
+pub(crate) fn quantized<'c>(
+    k: &mut Builder<'c>,
+    values: F32<'c>,
+    inverse: F32<'c>,
+) -> Vec<I32<'c>> {
+    let values = k.mul(values, inverse);
+    let bytes: Vec<_> =
+        k.lanes_of(values).into_iter().map(|value| k.round_to_byte(value)).collect();
+    bytes
+        .chunks_exact(4)
+        .map(|four| {
+            // Low bytes of two words, then of two such pairs.
+            let [low, high] = [[0, 1], [2, 3]].map(|[a, b]| k.pick_bytes(four[a], four[b], 0x0040));
+            k.pick_bytes(low, high, 0x5410)
+        })
+        .collect()
+}

@@ -1,0 +1,335 @@
+//! The products for CUDA targets.
+//!
+//! A weight is rows along K ([`crate::packing::rows`]); a block multiplies a tile of rows of x by rows
+//! of the weight and finishes its sums where they are.
+
+pub mod few;
+pub mod finish;
+pub mod input;
+pub mod quantize;
+pub mod sum;
+#[cfg(test)]
+mod tests;
+pub mod tile;
+pub mod warpgroup;
+
+use sail_ir::scheme::Scheme;
+use sail_ir::target::Target;
+
+use super::{GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue};
+use crate::emit::{Block, Builder, F32, I32, Index, Ptr};
+use crate::gpu::OnGpu;
+use crate::kernel::{Before, Kernel, Rows, ThreadBlock};
+use crate::norm::RmsNorm;
+use crate::norm::nvptx::rms_norm;
+use crate::packing::rows::RUN;
+use few::Few;
+use finish::{Finish, GroupPart, Outputs, Pointers, Staged};
+use input::Input;
+use quantize::{QuantizeRows, QuantizedRows};
+use sum::Sum;
+use tile::{Side, Tile};
+use warpgroup::Warpgroups;
+
+/// The sizes of a product, whatever it is a part of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Sizes {
+    pub rows: Rows,
+    /// Outputs.
+    pub n: u32,
+    pub k: u32,
+    pub scheme: Scheme,
+    pub prologue: Prologue,
+    pub finish: Finish,
+}
+
+impl Sizes {
+    /// Rows of the packed weight.
+    pub fn weight_rows(&self) -> u32 {
+        let sums = self.finish.sums();
+        sums * self.n.next_multiple_of(RUN / sums)
+    }
+
+    /// What few rows go through on their way to the product.
+    fn input(&self) -> Input {
+        Input { k: self.k, scheme: self.scheme, prologue: self.prologue }
+    }
+
+    /// Bytes from one of them to the next.
+    pub fn pitch(&self) -> u64 {
+        self.scheme.row_bytes(self.k.into())
+    }
+}
+
+/// The pointers of a product.
+pub(crate) struct Arguments<'c> {
+    pub x: Ptr<'c>,
+    /// Weight of the norm before the product.
+    pub norm: Option<Ptr<'c>>,
+    pub weight: Ptr<'c>,
+    pub finish: Pointers<'c>,
+}
+
+impl<'c> Arguments<'c> {
+    /// By their names.
+    fn of(k: &Builder<'c>, names: &[&str]) -> Self {
+        let pointer = |name| names.iter().position(|a| *a == name).map(|at| k.argument(at));
+        let must = |name| pointer(name).expect("every product has this argument");
+        Self {
+            x: must("x"),
+            norm: pointer("norm"),
+            weight: must("weight"),
+            finish: Pointers { bias: pointer("bias"), residual: pointer("residual"), y: must("y") },
+        }
+    }
+}
+
+/// `linear` for calls of at most `most_rows` counted rows; `None` where there is no code for its prologue or
+/// scheme.
+#[must_use]
+pub fn linear(kernel: &Linear, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
+    let LinearProblem { rows, n, k, scheme, prologue, epilogue } = kernel.problem;
+    let sizes = Sizes { rows, n, k, scheme, prologue, finish: Finish::Each(epilogue) };
+    product(kernel, sizes, target, most_rows)
+}
+
+/// `gate_up_silu`, as [`linear`].
+#[must_use]
+pub fn gate_up_silu(
+    kernel: &GateUpSilu,
+    target: &Target,
+    most_rows: u32,
+) -> Option<Box<dyn Kernel>> {
+    let GateUpSiluProblem { rows, n, k, scheme, prologue } = kernel.problem;
+    let sizes = Sizes { rows, n, k, scheme, prologue, finish: Finish::Gated };
+    product(kernel, sizes, target, most_rows)
+}
+
+fn product<P: Kernel + Clone + Send + 'static>(
+    problem: &P,
+    sizes: Sizes,
+    target: &Target,
+    most_rows: u32,
+) -> Option<Box<dyn Kernel>> {
+    let most_rows = most_rows.saturating_mul(sizes.rows.per);
+    match Few::of(&sizes, most_rows, target) {
+        Some(few) => few_rows(problem, sizes, few),
+        None => tiled(problem, sizes, target),
+    }
+}
+
+/// A product of few rows.
+fn few_rows<P: Kernel + Clone + Send + 'static>(
+    problem: &P,
+    sizes: Sizes,
+    few: Few,
+) -> Option<Box<dyn Kernel>> {
+    if matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) || sizes.scheme == Scheme::Int4 {
+        return None;
+    }
+    let block = ThreadBlock {
+        shared_bytes: few.shared_bytes(),
+        waits_itself: true,
+        blocks_per_processor: few.blocks_per_processor(&sizes),
+        ..ThreadBlock::of(few.threads())
+    };
+    let grid = sizes.rows.grid(few.rows(), sizes.weight_rows() / few.columns());
+    let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
+        let arguments = Arguments::of(k, kernel.arguments());
+        k.let_successor_start();
+        k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
+            Scheme::Bf16 => few::write::<F32<'_>>(k, few, sizes, &arguments, block),
+            _ => few::write::<I32<'_>>(k, few, sizes, &arguments, block),
+        });
+        // Blocks past the counts, too: who comes after this kernel trusts that all before it has ended.
+        k.wait_for_predecessor();
+        Ok(())
+    });
+    Some(Box::new(kernel.named(format!("rows{}x{}", few.rows(), few.columns()))))
+}
+
+/// A product of many rows.
+fn tiled<P: Kernel + Clone + Send + 'static>(
+    problem: &P,
+    sizes: Sizes,
+    target: &Target,
+) -> Option<Box<dyn Kernel>> {
+    let matches_scheme = matches!(sizes.scheme, Scheme::Bf16 | Scheme::Int8);
+    if !matches_scheme || matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) {
+        return None;
+    }
+    if let Some(shape) = Warpgroups::of(&sizes, target) {
+        return Some(by_warpgroups(problem, sizes, shape));
+    }
+    let tile = Tile::of(sizes.weight_rows(), target);
+    let block = ThreadBlock {
+        shared_bytes: tile.shared_bytes(),
+        blocks_per_processor: 2,
+        ..ThreadBlock::of(tile.threads())
+    };
+    let grid = sizes.rows.grid(tile.rows, sizes.weight_rows().div_ceil(tile.columns));
+    let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
+        let arguments = Arguments::of(k, kernel.arguments());
+        let shared = k.shared(tile.shared_bytes().into(), 128);
+        k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
+            Scheme::Bf16 => write_tile::<F32<'_>>(k, (tile, shared), sizes, &arguments, block),
+            _ => write_tile::<I32<'_>>(k, (tile, shared), sizes, &arguments, block),
+        });
+        Ok(())
+    });
+    Some(prepared(kernel.named(format!("tile{}x{}", tile.rows, tile.columns)), sizes))
+}
+
+/// A product of many rows on `sm_90`.
+fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
+    problem: &P,
+    sizes: Sizes,
+    shape: Warpgroups,
+) -> Box<dyn Kernel> {
+    let weight = problem.arguments().iter().position(|name| *name == "weight");
+    let weight = weight.expect("every product has this argument") as u32;
+    let columns = sizes.weight_rows().div_ceil(shape.columns);
+    let grid = sizes.rows.grid(warpgroup::ROWS, columns);
+    let kernel = OnGpu::new(problem, grid, shape.block(&sizes, weight), move |kernel, k| {
+        let arguments = Arguments::of(k, kernel.arguments());
+        k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
+            Scheme::Bf16 => write_by_warpgroups::<F32<'_>>(k, shape, sizes, &arguments, block),
+            _ => write_by_warpgroups::<I32<'_>>(k, shape, sizes, &arguments, block),
+        });
+        Ok(())
+    });
+    prepared(kernel.named(format!("wgmma{}x{}", warpgroup::ROWS, shape.columns)), sizes)
+}
+
+fn write_by_warpgroups<'c, T: Sum<'c>>(
+    k: &mut Builder<'c>,
+    shape: Warpgroups,
+    sizes: Sizes,
+    arguments: &Arguments<'c>,
+    block: Block<'c>,
+) {
+    let first = k.mul_constant(block.first_column, shape.columns.into());
+    warpgroup::write::<T>(k, (shape, &sizes), [block.first_row, first], |k, staged| {
+        let team = (warpgroup::MULTIPLYING, shape.columns);
+        finish_staged(k, (staged, team), sizes, arguments, (block, first));
+    });
+}
+
+/// `kernel` after what makes its rows, where that is needed.
+pub(crate) fn prepared<P: Kernel + Clone + Send + 'static>(
+    kernel: OnGpu<P>,
+    sizes: Sizes,
+) -> Box<dyn Kernel> {
+    match sizes.before() {
+        Some(_) => Box::new(kernel.after(move || sizes.before().expect("it was asked above"))),
+        None => Box::new(kernel),
+    }
+}
+
+impl Sizes {
+    /// What makes the rows of x as a product of many takes them.
+    fn before(self) -> Option<Before> {
+        let Self { rows, k, scheme, prologue, .. } = self;
+        let norm = matches!(prologue, Prologue::RmsNorm { .. });
+        let takes = if norm { vec![0, 1] } else { vec![0] };
+        if scheme != Scheme::Bf16 {
+            let kernel = Box::new(QuantizeRows { rows, k, prologue });
+            return Some(Before { kernel, takes, row_bytes: QuantizedRows { k }.row_bytes() });
+        }
+        let Prologue::RmsNorm { eps } = prologue else { return None };
+        let kernel = Box::new(rms_norm(&RmsNorm { rows, width: k, eps }));
+        Some(Before { kernel, takes, row_bytes: 2 * u64::from(k) })
+    }
+
+    /// Bytes from one row of x to the next, and of those how many are multiplied.
+    pub fn row_bytes(self) -> [u64; 2] {
+        match self.scheme {
+            Scheme::Bf16 => [2 * u64::from(self.k); 2],
+            _ => {
+                let rows = QuantizedRows { k: self.k };
+                [rows.row_bytes(), rows.code_bytes()]
+            }
+        }
+    }
+}
+
+/// One tile of a product: multiply, stage, finish.
+fn write_tile<'c, T: Sum<'c>>(
+    k: &mut Builder<'c>,
+    (tile, shared): (Tile, Ptr<'c>),
+    sizes: Sizes,
+    arguments: &Arguments<'c>,
+    block: Block<'c>,
+) {
+    let [row_bytes, multiplied] = sizes.row_bytes();
+    let pitch = sizes.pitch();
+    let first = k.mul_constant(block.first_column, tile.columns.into());
+
+    k.note("1 multiply");
+    let (x, weight) = (arguments.x, arguments.weight);
+    let left = move |k: &mut Builder<'c>, row: Index<'c>| {
+        let last = k.sub_constant(block.rows, 1);
+        let row = k.min(row, last);
+        let row = k.add(row, block.first_row);
+        let start = k.mul_constant(row, row_bytes);
+        k.at_bytes(x, start)
+    };
+    let weight_rows = u64::from(sizes.weight_rows());
+    let right = move |k: &mut Builder<'c>, column: Index<'c>| {
+        let column = k.add(column, first);
+        let last = k.index(weight_rows - 1);
+        let column = k.min(column, last);
+        let start = k.mul_constant(column, pitch);
+        k.at_bytes(weight, start)
+    };
+    let sums = tile::multiply::<T>(
+        k,
+        (tile, shared),
+        Side::new(left, multiplied),
+        Side::new(right, pitch),
+    );
+
+    k.note("2 stage the sums where the steps were");
+    k.wait_for_copies(0);
+    k.barrier();
+    let staged = Staged { place: shared, columns: tile.columns };
+    sums.each_pair(k, |k, at, pair| {
+        let pair = pair.map(|sum| sum.as_f32(k));
+        staged.put(k, at, pair);
+    });
+    k.barrier();
+
+    finish_staged(k, (staged, (k.threads(), tile.columns)), sizes, arguments, (block, first));
+}
+
+/// Finish the staged sums of a tile, by so many threads; `first` is its first weight row.
+fn finish_staged<'c>(
+    k: &mut Builder<'c>,
+    (staged, team): (Staged<'c>, (u32, u32)),
+    sizes: Sizes,
+    arguments: &Arguments<'c>,
+    (block, first): (Block<'c>, Index<'c>),
+) {
+    k.note("3 finish");
+    let behind = u64::from(sizes.weight_rows()) * sizes.pitch();
+    let scales = k.at_bytes_constant(arguments.weight, behind);
+    let load = |k: &mut Builder<'c>, part: GroupPart<'c>| -> F32<'c> {
+        let sum = staged.get(k, part);
+        if sizes.scheme == Scheme::Bf16 {
+            return sum;
+        }
+        let column = k.mul_constant(part.group, 8);
+        let column = k.add_constant(column, part.first);
+        let column = k.add(column, first);
+        let place = k.at::<F32>(scales, column);
+        let scale = k.load_whole::<F32>(place, part.width);
+        let sum = k.mul(sum, scale);
+        let row = k.add(part.row, block.first_row);
+        let step = QuantizedRows { k: sizes.k }.step(k, arguments.x, row);
+        k.mul(sum, step)
+    };
+    let first_output = k.div_constant(first, sizes.finish.sums().into());
+    let (rows, first_row) = (block.rows, block.first_row);
+    let outputs = Outputs { rows, first_row, first: first_output, n: sizes.n };
+    sizes.finish.store_by(k, team, outputs, &arguments.finish, load);
+}

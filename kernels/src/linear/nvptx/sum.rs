@@ -1,0 +1,65 @@
+//! What a matrix instruction adds up, by scheme: f32 of bf16, i32 of signed bytes.
+
+use crate::emit::gpu::Left;
+use crate::emit::{Builder, Carried, Element, F32, I32, Index, Number};
+
+/// A sum of products, 32 bits.
+pub trait Sum<'c>: Number<'c> + Element<'c> + Carried<'c> {
+    fn zero(k: &mut Builder<'c>) -> Self;
+
+    /// `sum + a · b` over 32 bytes of each row; fragments as in [`crate::emit::gpu::matrix`].
+    fn multiply(k: &mut Builder<'c>, sum: [Self; 4], a: [I32<'c>; 4], b: [I32<'c>; 2])
+    -> [Self; 4];
+
+    /// As [`Builder::product_bf16`] or [`Builder::product_int8`], both sides in shared memory.
+    fn product(k: &mut Builder<'c>, sums: &[Self], left: Index<'c>, right: Index<'c>) -> Vec<Self>;
+
+    /// As f32, before any scale.
+    fn as_f32(self, k: &mut Builder<'c>) -> F32<'c>;
+}
+
+impl<'c> Sum<'c> for F32<'c> {
+    fn zero(k: &mut Builder<'c>) -> Self {
+        k.f32(0.0)
+    }
+
+    fn multiply(
+        k: &mut Builder<'c>,
+        sum: [Self; 4],
+        a: [I32<'c>; 4],
+        b: [I32<'c>; 2],
+    ) -> [Self; 4] {
+        k.matrix_bf16(sum, a, b)
+    }
+
+    fn product(k: &mut Builder<'c>, sums: &[Self], left: Index<'c>, right: Index<'c>) -> Vec<Self> {
+        k.product_bf16(sums, Left::Shared(left), right, false)
+    }
+
+    fn as_f32(self, _: &mut Builder<'c>) -> F32<'c> {
+        self
+    }
+}
+
+impl<'c> Sum<'c> for I32<'c> {
+    fn zero(k: &mut Builder<'c>) -> Self {
+        k.i32(0)
+    }
+
+    fn multiply(
+        k: &mut Builder<'c>,
+        sum: [Self; 4],
+        a: [I32<'c>; 4],
+        b: [I32<'c>; 2],
+    ) -> [Self; 4] {
+        k.matrix_int8(sum, a, b)
+    }
+
+    fn product(k: &mut Builder<'c>, sums: &[Self], left: Index<'c>, right: Index<'c>) -> Vec<Self> {
+        k.product_int8(sums, Left::Shared(left), right, false)
+    }
+
+    fn as_f32(self, k: &mut Builder<'c>) -> F32<'c> {
+        k.f32_of(self)
+    }
+}

@@ -1,0 +1,251 @@
+//! The product of many rows on `sm_90`: two warpgroups multiply (`wgmma`), a third one has the copying
+//! hardware bring the steps along K to shared memory, in a ring of stages.
+//!
+//! A step is 128 bytes of each row, swizzled as tensor maps do it. A stage has two barriers: `full`
+//! completes with its bytes, `empty` with an arrival of each multiplying warp. The copying warp runs
+//! ahead by as many steps as there are stages.
+
+use sail_ir::plan::{MapRows, TensorMap};
+use sail_ir::scheme::Scheme;
+use sail_ir::target::Target;
+
+use super::Sizes;
+use super::finish::Staged;
+use super::sum::Sum;
+use crate::emit::gpu::{Swizzle, WARP};
+use crate::emit::{Builder, I32, Index, Ptr};
+use crate::kernel::ThreadBlock;
+
+/// Bytes of a row in one step: what the widest swizzle covers.
+const STEP: u64 = 128;
+
+/// Rows of x that a block multiplies, half of them by each warpgroup.
+pub const ROWS: u32 = 128;
+
+/// Threads of a warpgroup.
+const GROUP: u32 = 4 * WARP;
+
+/// Threads that multiply.
+pub const MULTIPLYING: u32 = 2 * GROUP;
+
+/// Registers of a thread that multiplies, and of one that does not: what the block has at its start is
+/// given by the one to the other.
+const REGISTERS: [u32; 2] = [232, 40];
+
+/// Barrier of the block's threads that multiply.
+const AMONG_MULTIPLYING: u32 = 1;
+
+/// The shape of a block's tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Warpgroups {
+    /// Weight rows, at most 256.
+    pub columns: u32,
+    pub stages: u64,
+}
+
+impl Warpgroups {
+    /// Rows that a product of many rows is expected to have, at least.
+    const EXPECTED_ROWS: u32 = 1024;
+
+    /// For `target`, where it has such instructions and rows begin where its copies can.
+    #[must_use]
+    pub(crate) fn of(sizes: &Sizes, target: &Target) -> Option<Self> {
+        let [row_bytes, _] = sizes.row_bytes();
+        if !target.has("sm_90a") || !row_bytes.is_multiple_of(16) {
+            return None;
+        }
+        let blocks = sizes.weight_rows().div_ceil(256) * (Self::EXPECTED_ROWS / ROWS);
+        let wide = blocks >= target.gpu()?.processors;
+        Some(match wide {
+            true => Self { columns: 256, stages: 4 },
+            false => Self { columns: 128, stages: 6 },
+        })
+    }
+
+    fn left_bytes(self) -> u64 {
+        STEP * u64::from(ROWS)
+    }
+
+    fn stage_bytes(self) -> u64 {
+        self.left_bytes() + STEP * u64::from(self.columns)
+    }
+
+    /// The block, with the tensor maps of x and of the weight, which is argument `weight`.
+    #[must_use]
+    pub(crate) fn block(self, sizes: &Sizes, weight: u32) -> ThreadBlock {
+        let [row_bytes, multiplied] = sizes.row_bytes();
+        let element_bytes = if sizes.scheme == Scheme::Bf16 { 2 } else { 1 };
+        let map = |argument, bytes: u64, rows, row_bytes, box_rows| TensorMap {
+            argument,
+            element_bytes,
+            columns: bytes / u64::from(element_bytes),
+            rows,
+            row_bytes,
+            block: [STEP as u32 / element_bytes, box_rows],
+            swizzle: STEP as u32,
+        };
+        let counted = MapRows::Counted { count: sizes.rows.count, per: sizes.rows.per };
+        let fixed = MapRows::Fixed(sizes.weight_rows().into());
+        let pitch = sizes.pitch();
+        let maps = vec![
+            map(0, multiplied, counted, row_bytes, ROWS),
+            map(weight, pitch, fixed, pitch, self.columns),
+        ];
+        ThreadBlock {
+            tensor_maps: maps,
+            // As many as all threads can have at the start.
+            registers: 168,
+            ..ThreadBlock::of(MULTIPLYING + GROUP)
+                .with_shared((self.stages * (self.stage_bytes() + 16)) as u32)
+        }
+    }
+
+    fn steps(self, sizes: &Sizes) -> u64 {
+        sizes.row_bytes()[1].div_ceil(STEP)
+    }
+}
+
+/// Shared memory of the ring.
+#[derive(Clone, Copy)]
+struct Ring<'c> {
+    shape: Warpgroups,
+    stages: Ptr<'c>,
+    barriers: Ptr<'c>,
+}
+
+impl<'c> Ring<'c> {
+    /// Where the left side of a step's stage is, its barriers `full` and `empty`, and the parity of the
+    /// step's turn.
+    fn stage(&self, k: &mut Builder<'c>, step: Index<'c>) -> (Ptr<'c>, [Ptr<'c>; 2], I32<'c>) {
+        let (slot, turn) =
+            (k.rem_constant(step, self.shape.stages), k.div_constant(step, self.shape.stages));
+        let start = k.mul_constant(slot, self.shape.stage_bytes());
+        let barriers = k.mul_constant(slot, 16);
+        let full = k.at_bytes(self.barriers, barriers);
+        let empty = k.at_bytes_constant(full, 8);
+        let parity = k.rem_constant(turn, 2);
+        let parity = k.i32_of(parity);
+        (k.at_bytes(self.stages, start), [full, empty], parity)
+    }
+}
+
+/// Multiply the block's tile, whose first row and weight row are `first`. `finish` is run by the threads
+/// that multiply, when their sums are staged.
+pub(crate) fn write<'c, T: Sum<'c>>(
+    k: &mut Builder<'c>,
+    (shape, sizes): (Warpgroups, &Sizes),
+    first: [Index<'c>; 2],
+    finish: impl FnOnce(&mut Builder<'c>, Staged<'c>),
+) {
+    let stages = k.shared(shape.stages * shape.stage_bytes(), 1024);
+    let barriers = k.shared(shape.stages * 16, 16);
+    let ring = Ring { shape, stages, barriers };
+    let (thread, zero) = (k.thread(), k.index(0));
+    let one = k.equal(thread, zero);
+    k.when(one, |k| {
+        for stage in 0..shape.stages {
+            let full = k.at_bytes_constant(barriers, 16 * stage);
+            let empty = k.at_bytes_constant(full, 8);
+            k.init_barrier(full, 1);
+            k.init_barrier(empty, MULTIPLYING / WARP);
+        }
+        k.fence_barriers();
+    });
+    k.barrier();
+    let steps = k.index(shape.steps(sizes));
+    let warp = k.warp();
+    let multiplying = k.index(u64::from(MULTIPLYING / WARP));
+    let multiplies = k.less(warp, multiplying);
+    k.choose(
+        multiplies,
+        |k| {
+            k.note("1 multiply");
+            k.take_registers(REGISTERS[0]);
+            let sums = multiply::<T>(k, ring, steps);
+            k.note("2 stage the sums where the steps were");
+            k.barrier_of(AMONG_MULTIPLYING, MULTIPLYING);
+            let staged = Staged { place: stages, columns: shape.columns };
+            stage(k, staged, &sums);
+            k.barrier_of(AMONG_MULTIPLYING, MULTIPLYING);
+            finish(k, staged);
+        },
+        |k| {
+            k.note("copy");
+            k.give_registers(REGISTERS[1]);
+            let copying = k.equal(warp, multiplying);
+            k.when(copying, |k| {
+                let one = k.elected();
+                k.when(one, |k| copy(k, ring, steps, first));
+            });
+        },
+    );
+}
+
+/// Have every step brought in as soon as its stage is empty.
+fn copy<'c>(k: &mut Builder<'c>, ring: Ring<'c>, steps: Index<'c>, first: [Index<'c>; 2]) {
+    let maps = [k.tensor_map(0), k.tensor_map(1)];
+    maps.iter().for_each(|map| k.prefetch_map(*map));
+    let rows = first.map(|first| k.i32_of(first));
+    // Columns of a map that a step has.
+    let columns = u64::from(k.shape().tensor_maps[0].block[0]);
+    let zero = k.index(0);
+    k.for_each(zero, steps, 1, |k, step| {
+        let (left, [full, empty], parity) = ring.stage(k, step);
+        // In the first turn the stages are empty: the turn before the first one has ended.
+        let one = k.i32(1);
+        let before = k.xor(parity, one);
+        k.wait_for_phase(empty, before);
+        k.arrive_expecting(full, ring.shape.stage_bytes() as u32);
+        let column = k.mul_constant(step, columns);
+        let column = k.i32_of(column);
+        let right = k.at_bytes_constant(left, ring.shape.left_bytes());
+        k.copy_box_in(left, maps[0], [column, rows[0]], full);
+        k.copy_box_in(right, maps[1], [column, rows[1]], full);
+    });
+}
+
+/// The sums of this warpgroup's 64 rows.
+fn multiply<'c, T: Sum<'c>>(k: &mut Builder<'c>, ring: Ring<'c>, steps: Index<'c>) -> Vec<T> {
+    let warp = k.warp();
+    let half = k.div_constant(warp, 4);
+    let half = k.mul_constant(half, ring.shape.left_bytes() / 2);
+    let sums: Vec<T> = (0..ring.shape.columns / 2).map(|_| T::zero(k)).collect();
+    let zero = k.index(0);
+    let sums = k.fold(zero, steps, 1, sums, |k, step, sums| {
+        let (left, [full, _], parity) = ring.stage(k, step);
+        k.wait_for_phase(full, parity);
+        let right = k.at_bytes_constant(left, ring.shape.left_bytes());
+        let left = k.at_bytes(left, half);
+        let [left, right] = [left, right].map(|place| k.descriptor(place, 1024, Swizzle::Bytes128));
+        let mut sums = k.begin_products_on(&sums);
+        for at in 0..STEP / 32 {
+            let [left, right] = [left, right].map(|d| k.add_constant(d, 2 * at));
+            sums = T::product(k, &sums, left, right);
+        }
+        k.commit_products();
+        // This step's products are under way; those of the one before have read their stage.
+        let sums = k.wait_for_products(1, &sums);
+        let before = k.sub_constant(step, 1);
+        let (_, [_, empty], _) = ring.stage(k, before);
+        let one = k.elected();
+        let has = k.less(zero, step);
+        let frees = k.and(one, has);
+        k.when(frees, |k| k.arrive(empty));
+        sums
+    });
+    k.wait_for_products(0, &sums)
+}
+
+/// Put the sums of this thread; where they belong is said in [`crate::emit::gpu::warpgroup`].
+fn stage<'c, T: Sum<'c>>(k: &mut Builder<'c>, staged: Staged<'c>, sums: &[T]) {
+    let (warp, lane) = (k.warp(), k.lane_id());
+    let first = k.mul_constant(warp, 16);
+    let (row, column) = (k.div_constant(lane, 4), k.rem_constant(lane, 4));
+    let (row, column) = (k.add(row, first), k.mul_constant(column, 2));
+    for (at, pair) in sums.chunks_exact(2).enumerate() {
+        let row = k.add_constant(row, 8 * (at as u64 % 2));
+        let column = k.add_constant(column, 8 * (at as u64 / 2));
+        let pair = [pair[0], pair[1]].map(|sum| sum.as_f32(k));
+        staged.put(k, [row, column], pair);
+    }
+}

@@ -1,0 +1,204 @@
+//! Weights of a CUDA target: rows along K, one after the other, as `Scheme` draws them.
+//!
+//! Rows come in runs of [`RUN`]: of gate and up, half a run each, so that the thread which holds the
+//! sums of a gate column in a matrix instruction holds those of the up column, too. What a row needs
+//! besides its codes (a scale, the words of its groups) stands behind the codes of all rows.
+
+use sail_ir::scheme::Scheme;
+
+use super::{Join, Loss, NotFinite, Panels, Sensitivity, Source, int4, int8, values_of};
+
+/// Rows that are packed together: twice the columns of the narrowest matrix instruction.
+pub const RUN: u32 = 16;
+
+/// Pack the rows of one run; `rows` as in [`super::pack_panel`]. `codes` takes `row_bytes` of each,
+/// `behind` takes `bytes_behind` of each.
+///
+/// Refuses values that the scheme cannot hold; `bf16` holds all.
+pub fn pack_rows(
+    scheme: Scheme,
+    k: usize,
+    rows: &[Option<&[u8]>],
+    sensitivity: Option<&Sensitivity>,
+    (codes, behind): (&mut [u8], &mut [u8]),
+) -> Result<Loss, NotFinite> {
+    let (row_bytes, behind_bytes) = sizes(scheme, k);
+    assert_eq!(codes.len(), rows.len() * row_bytes, "codes have the bytes their scheme says");
+    assert_eq!(behind.len(), rows.len() * behind_bytes, "and so has what stands behind");
+    codes.fill(0);
+    behind.fill(0);
+    let mut loss = Loss::default();
+    for (output, row) in rows.iter().enumerate() {
+        let Some(row) = row else { continue };
+        let codes = &mut codes[output * row_bytes..][..row_bytes];
+        let behind = &mut behind[output * behind_bytes..][..behind_bytes];
+        match scheme {
+            Scheme::Bf16 => codes[..2 * k].copy_from_slice(row),
+            Scheme::Int8 | Scheme::Int8Weight => {
+                let values = values_of(k, row, output)?;
+                let (scale, inverse) = int8::scale_of(&values);
+                let stored = int8::round(&values, scale, inverse, sensitivity);
+                for (code, value) in codes.iter_mut().zip(&stored) {
+                    *code = int8::integer(*value, inverse) as i8 as u8;
+                }
+                behind.copy_from_slice(&scale.to_le_bytes());
+                loss += Loss::of(&values, &stored);
+            }
+            Scheme::Int4 => {
+                let values = values_of(k, row, output)?;
+                let groups = values.chunks(Scheme::GROUP as usize).enumerate();
+                for ((index, group), word) in groups.zip(behind.chunks_exact_mut(4)) {
+                    let mut stored = vec![0.0; group.len()];
+                    let grid = int4::grid_of(index, group, sensitivity, &mut stored);
+                    let first = index * Scheme::GROUP as usize;
+                    for (at, value) in stored.iter().enumerate() {
+                        let (byte, shift) = place_of_nibble(first + at);
+                        codes[byte] |= grid.code(*value) << shift;
+                    }
+                    word.copy_from_slice(&grid.word().to_le_bytes());
+                    loss += Loss::of(group, &stored);
+                }
+            }
+        }
+    }
+    Ok(loss)
+}
+
+/// Byte of a row and shift in it of nibble `i`: bytes `j` of a word hold `j` and, above it, `j + 4`
+/// of the word's eight.
+fn place_of_nibble(i: usize) -> (usize, u32) {
+    (i / 8 * 4 + i % 4, if i % 8 < 4 { 0 } else { 4 })
+}
+
+fn sizes(scheme: Scheme, k: usize) -> (usize, usize) {
+    (scheme.row_bytes(k as u64) as usize, scheme.bytes_behind(k as u64) as usize)
+}
+
+/// The values of row `output` of a packed weight of `outputs` rows, as products take them.
+#[must_use]
+pub fn unpack_row(
+    scheme: Scheme,
+    k: usize,
+    (weight, outputs): (&[u8], usize),
+    output: usize,
+) -> Vec<f64> {
+    let (row_bytes, behind_bytes) = sizes(scheme, k);
+    let codes = &weight[output * row_bytes..][..row_bytes];
+    let behind = &weight[outputs * row_bytes + output * behind_bytes..][..behind_bytes];
+    match scheme {
+        Scheme::Bf16 => {
+            let values = values_of(k, &codes[..2 * k], output).expect("what was packed is finite");
+            values.into_iter().map(f64::from).collect()
+        }
+        Scheme::Int8 | Scheme::Int8Weight => {
+            let scale = f32::from_le_bytes(behind.try_into().expect("one scale a row"));
+            codes[..k].iter().map(|code| f64::from(*code as i8) * f64::from(scale)).collect()
+        }
+        Scheme::Int4 => (0..k)
+            .map(|i| {
+                let word = &behind[i / Scheme::GROUP as usize * 4..][..4];
+                let word = u32::from_le_bytes(word.try_into().expect("four bytes"));
+                let (byte, shift) = place_of_nibble(i);
+                let nibble = i32::from(codes[byte] >> shift & 15);
+                let zero = i32::try_from(word & 0xff).expect("a byte");
+                f64::from(nibble - zero) * f64::from(f32::from_bits(word & 0xffff_0000))
+            })
+            .collect(),
+    }
+}
+
+/// A whole weight of `[n, k]` bf16 rows as one path, packed; for tests and benchmarks.
+#[must_use]
+pub fn pack_whole(scheme: Scheme, join: Join, paths: &[(&[u8], u64)], k: usize) -> Vec<u8> {
+    let rows: Vec<u64> = paths.iter().map(|(_, rows)| *rows).collect();
+    let runs = Panels::new(join, &rows, RUN).expect("paths that can be joined");
+    let (row_bytes, behind_bytes) = sizes(scheme, k);
+    let (mut all_codes, mut all_behind) = (Vec::new(), Vec::new());
+    for run in 0..runs.count() {
+        let sources = runs.sources(run);
+        let rows: Vec<Option<&[u8]>> = sources
+            .iter()
+            .map(|source| {
+                source.map(|Source { path, row }| &paths[path].0[row as usize * 2 * k..][..2 * k])
+            })
+            .collect();
+        let mut codes = vec![0; rows.len() * row_bytes];
+        let mut behind = vec![0; rows.len() * behind_bytes];
+        let out = (&mut codes[..], &mut behind[..]);
+        pack_rows(scheme, k, &rows, None, out).expect("finite values");
+        all_codes.extend(codes);
+        all_behind.extend(behind);
+    }
+    all_codes.extend(all_behind);
+    all_codes
+}
+
+/// The rows of each path of a weight packed by [`pack_whole`], as products take them: `[n, k]`
+/// values a path.
+#[must_use]
+pub fn unpack_whole(
+    scheme: Scheme,
+    join: Join,
+    (packed, rows): (&[u8], &[u64]),
+    k: usize,
+) -> Vec<Vec<f64>> {
+    let runs = Panels::new(join, rows, RUN).expect("paths that can be joined");
+    let outputs = (runs.count() * u64::from(RUN)) as usize;
+    let mut paths: Vec<Vec<f64>> = rows.iter().map(|rows| vec![0.0; *rows as usize * k]).collect();
+    for run in 0..runs.count() {
+        for (at, source) in runs.sources(run).into_iter().enumerate() {
+            let Some(Source { path, row }) = source else { continue };
+            let output = (run * u64::from(RUN)) as usize + at;
+            let values = unpack_row(scheme, k, (packed, outputs), output);
+            paths[path][row as usize * k..][..k].copy_from_slice(&values);
+        }
+    }
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emit::run::{bf16_bytes, random};
+    use crate::packing;
+
+    #[test]
+    fn rows_hold_the_values_that_panels_hold() {
+        for (n, k) in [(1, 1), (3, 7), (17, 130), (33, 300)] {
+            let path = bf16_bytes(&random(n + k, (n * k) as usize));
+            for scheme in Scheme::ALL {
+                let paths = [(&path[..], n)];
+                let panels = packing::pack_whole(scheme, Join::One, &paths, k as usize, 16);
+                let want =
+                    packing::unpack_whole(scheme, Join::One, (&panels, &[n]), k as usize, 16);
+                let rows = pack_whole(scheme, Join::One, &paths, k as usize);
+                let got = unpack_whole(scheme, Join::One, (&rows, &[n]), k as usize);
+                assert_eq!(got, want, "{scheme} {n} x {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn gate_and_up_alternate_by_eights_and_rows_start_at_128_bytes() {
+        let (n, k) = (11_u64, 70_usize);
+        let paths = [1, 2].map(|seed| bf16_bytes(&random(seed, n as usize * k)));
+        let packed =
+            pack_whole(Scheme::Bf16, Join::Interleave, &[(&paths[0], n), (&paths[1], n)], k);
+        let pitch = 256;
+        assert_eq!(packed.len(), 2 * 16 * pitch);
+        assert_eq!(packed[..2 * k], paths[0][..2 * k]);
+        assert_eq!(packed[8 * pitch..][..2 * k], paths[1][..2 * k]);
+        assert_eq!(packed[16 * pitch..][..2 * k], paths[0][8 * 2 * k..][..2 * k]);
+        assert!(packed[2 * k..pitch].iter().all(|byte| *byte == 0), "what a row lacks is zeros");
+    }
+
+    #[test]
+    fn a_word_gives_two_runs_of_four_nibbles_by_a_mask() {
+        // Points 0 to 7 of a grid of step 1: their codes are their values.
+        let values: Vec<f32> = (0..8).map(|v| v as f32).chain([15.0]).collect();
+        let packed = pack_whole(Scheme::Int4, Join::One, &[(&bf16_bytes(&values), 1)], 9);
+        let word = u32::from_le_bytes(packed[..4].try_into().unwrap());
+        assert_eq!(word & 0x0f0f_0f0f, 0x0302_0100);
+        assert_eq!(word >> 4 & 0x0f0f_0f0f, 0x0706_0504);
+    }
+}

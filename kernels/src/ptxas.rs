@@ -1,0 +1,160 @@
+//! NVIDIA's assembler: where it is, what it makes of PTX, what it says about each kernel.
+//!
+//! It is not ours to ship and not needed to compile a model: drivers assemble PTX themselves. Where
+//! it is found, an artifact holds machine code beside the text and opens faster.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sail_ir::artifact::KernelUsage;
+
+/// Where it stands in a folder that holds a CUDA toolkit, and in one that a Python package makes.
+const IN_TOOLKIT: [&str; 2] = ["cuda/bin/ptxas", "cuda/nvidia/cu13/bin/ptxas"];
+
+/// Machine code for one architecture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cubin {
+    pub bytes: Vec<u8>,
+    pub usage: Vec<KernelUsage>,
+    /// What it warned of, line by line: `wgmma` that waits after every product, for one.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is no machine code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PtxasError {
+    /// It cannot be started or its files cannot be written.
+    Start { path: PathBuf, because: String },
+    /// It refused the text.
+    Refused { text: String },
+}
+
+impl fmt::Display for PtxasError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start { path, because } => {
+                write!(f, "`{}` cannot be run\n  because {because}", path.display())
+            }
+            Self::Refused { text } => write!(f, "ptxas refused the PTX\n  because {text}"),
+        }
+    }
+}
+
+impl std::error::Error for PtxasError {}
+
+/// The assembler of this machine: what `SAIL_PTXAS` names, else `cuda/` in one of the folders above
+/// this executable (`target/cuda`, `/usr/local/cuda`), else the `ptxas` that the shell would start.
+#[must_use]
+pub fn find() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("SAIL_PTXAS").filter(|named| !named.is_empty()) {
+        return Some(PathBuf::from(named));
+    }
+    let here = std::env::current_exe().unwrap_or_default();
+    let mut beside =
+        here.ancestors().flat_map(|folder| IN_TOOLKIT.iter().map(move |place| folder.join(place)));
+    let of_shell = || {
+        let answers = Command::new("ptxas").arg("--version").output();
+        answers.is_ok_and(|said| said.status.success()).then(|| PathBuf::from("ptxas"))
+    };
+    beside.find(|place| place.is_file()).or_else(of_shell)
+}
+
+/// Assemble `text` for `architecture` (`sm_90a`) with the executable `ptxas`.
+pub fn assemble(ptxas: &Path, text: &str, architecture: &str) -> Result<Cubin, PtxasError> {
+    let start = |because: std::io::Error| PtxasError::Start {
+        path: ptxas.to_owned(),
+        because: because.to_string(),
+    };
+    let folder = scratch().map_err(start)?;
+    let (source, output) = (folder.join("kernels.ptx"), folder.join("kernels.cubin"));
+    let done = std::fs::write(&source, text).and_then(|()| {
+        let arguments: [OsString; 6] = [
+            format!("--gpu-name={architecture}").into(),
+            "--verbose".into(),
+            "--warn-on-spills".into(),
+            "--output-file".into(),
+            output.clone().into(),
+            source.clone().into(),
+        ];
+        let done = Command::new(ptxas).args(arguments).output()?;
+        let bytes = if done.status.success() { std::fs::read(&output)? } else { Vec::new() };
+        Ok((done, bytes))
+    });
+    let _gone_anyway = std::fs::remove_dir_all(&folder);
+    let (done, bytes) = done.map_err(start)?;
+    let said = String::from_utf8_lossy(&done.stderr) + String::from_utf8_lossy(&done.stdout);
+    if !done.status.success() {
+        return Err(PtxasError::Refused { text: said.trim().to_owned() });
+    }
+    // Losses of speed are told as information, with a number.
+    let told = |line: &&str| line.starts_with("ptxas warning") || line.contains("(C75");
+    let warnings = said.lines().filter(told);
+    Ok(Cubin { bytes, usage: usage(&said), warnings: warnings.map(str::to_owned).collect() })
+}
+
+/// A folder of this call alone.
+fn scratch() -> std::io::Result<PathBuf> {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let number = CALLS.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("sail-ptxas-{}-{number}", std::process::id()));
+    std::fs::create_dir(&folder)?;
+    Ok(folder)
+}
+
+/// What `--verbose` says, kernel by kernel.
+fn usage(said: &str) -> Vec<KernelUsage> {
+    let mut all: Vec<KernelUsage> = Vec::new();
+    for line in said.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let entry = rest.split('\'').next().unwrap_or_default().to_owned();
+            all.push(KernelUsage { entry, ..KernelUsage::default() });
+        }
+        let Some(last) = all.last_mut() else { continue };
+        if line.contains("bytes stack frame") {
+            last.stack_bytes = number_before(line, " bytes stack frame");
+            last.spill_bytes = number_before(line, " bytes spill stores")
+                + number_before(line, " bytes spill loads");
+        }
+        if line.contains("Used ") {
+            last.registers = number_before(line, " registers");
+            last.barriers = number_before(line, " barriers");
+        }
+    }
+    all
+}
+
+fn number_before(line: &str, words: &str) -> u32 {
+    let before = line.split(words).next().filter(|before| before.len() < line.len());
+    let digits = before.and_then(|before| before.rsplit([' ', ',']).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_says_about_each_kernel() {
+        let said = "ptxas info    : 0 bytes gmem\n\
+            ptxas info    : Compiling entry function 'a' for 'sm_90a'\n\
+            ptxas info    : Function properties for a\n    \
+            8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n\
+            ptxas info    : Used 20 registers, used 1 barriers\n\
+            ptxas info    : Compiling entry function 'b' for 'sm_90a'\n    \
+            0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
+            ptxas info    : Used 255 registers, used 0 barriers, 8 bytes cmem\n";
+        let usage = usage(said);
+        let of_a = KernelUsage {
+            entry: "a".to_owned(),
+            registers: 20,
+            stack_bytes: 8,
+            spill_bytes: 16,
+            barriers: 1,
+        };
+        assert_eq!(usage[0], of_a);
+        assert_eq!((usage[1].registers, usage[1].spill_bytes, usage.len()), (255, 0, 2));
+    }
+}

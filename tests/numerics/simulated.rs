@@ -1,0 +1,112 @@
+//! Kernels of CUDA targets, executed by the simulator of PTX.
+
+use sail_ir::plan::Count;
+use sail_ir::target::Target;
+use sail_kernels::Kernel;
+use sail_kernels::emit::run::{Counts, poisoned};
+use sail_kernels::ptx::{launch, ptx};
+use sail_ptxsim::{Device, Launch, Module, Options};
+
+use super::check::Buffers;
+
+/// Counted rows by which a launch may be larger than its call: a class's bound is.
+const BEYOND: u32 = 5;
+
+/// What the kernel for the problem of `kernel` makes of `buffers` on every CUDA target; nothing where
+/// there is none.
+///
+/// # Panics
+///
+/// When a kernel breaks a rule that the simulator knows, when a buffer that it only reads has
+/// changed, or when the bytes depend on how far the launch goes beyond the call.
+pub fn run_on_gpus(
+    kernel: &dyn Kernel,
+    counts: Counts,
+    buffers: &Buffers,
+) -> Vec<(Target, Buffers)> {
+    let targets = ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("a target of ours"));
+    let runs = targets.into_iter().filter_map(|target| {
+        let most = counted(kernel, counts) + BEYOND;
+        let kernel = kernel.on_gpu_for(&target, most)?;
+        let after = run_simulated(kernel.as_ref(), &target, counts, buffers);
+        Some((target, after))
+    });
+    runs.collect()
+}
+
+/// What `kernel`, which is one of the CUDA `target`, makes of `buffers`; panics as [`run_on_gpus`].
+pub fn run_simulated(
+    kernel: &dyn Kernel,
+    target: &Target,
+    counts: Counts,
+    buffers: &Buffers,
+) -> Buffers {
+    let text = ptx(&[kernel], target, 1).unwrap_or_else(|error| panic!("{error}")).text;
+    let module = Module::parse(&text).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
+    let [after, beyond] = [0, BEYOND].map(|more| {
+        let items = kernel.grid().items(counted(kernel, counts) + more);
+        launched(kernel, &module, (counts, items), buffers)
+    });
+    let symbol = kernel.symbol();
+    assert!(after == beyond, "`{symbol}`: other bytes in a launch for more rows than there are");
+    for (at, (before, after)) in buffers.iter().zip(&after).enumerate() {
+        let written = kernel.writes().contains(&(at as u32));
+        assert!(written || before == after, "`{symbol}`: argument {at} was written");
+    }
+    after
+}
+
+fn launched(
+    kernel: &dyn Kernel,
+    module: &Module,
+    (counts, items): (Counts, u64),
+    buffers: &Buffers,
+) -> Buffers {
+    let mut device = Device::new();
+    let holds = "the memory was just allocated";
+    let addresses: Vec<u64> = buffers
+        .iter()
+        .map(|bytes| {
+            let address = device.alloc(bytes.len() as u64);
+            device.write(address, bytes).expect(holds);
+            if *bytes == poisoned(bytes.len()) {
+                // Nobody may read what was poisoned.
+                device.forget(address, bytes.len() as u64).expect(holds);
+            }
+            address
+        })
+        .collect();
+    let words = [counts.tokens, counts.images, counts.outputs, counts.pages_per_slot];
+    let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let control = device.alloc(words.len() as u64);
+    device.write(control, &words).expect(holds);
+    let params: Vec<u8> =
+        addresses.iter().chain([&control]).flat_map(|address| address.to_le_bytes()).collect();
+
+    let how = launch(kernel).expect("a kernel of a CUDA target");
+    assert!(how.tensor_maps.is_empty(), "`{}` takes tensor maps", kernel.symbol());
+    let launch = Launch {
+        grid: [u32::try_from(items).expect("a grid of blocks"), 1, 1],
+        block: [how.threads, 1, 1],
+        dynamic_shared: how.shared_bytes,
+        params: &params,
+        options: Options::default(),
+    };
+    if items > 0 {
+        module.launch(&device, &how.entry, &launch).unwrap_or_else(|fault| panic!("{fault}"));
+    }
+    addresses
+        .iter()
+        .zip(buffers)
+        .map(|(address, bytes)| device.read(*address, bytes.len() as u64).expect(holds))
+        .collect()
+}
+
+/// What the kernel's grid counts.
+fn counted(kernel: &dyn Kernel, counts: Counts) -> u32 {
+    match kernel.grid().count {
+        Count::Tokens => counts.tokens,
+        Count::Images => counts.images,
+        Count::Outputs => counts.outputs,
+    }
+}
