@@ -14,6 +14,7 @@ use sail_ir::plan::Plan;
 
 use crate::RunError;
 pub use crate::device::host::WeightsMemory;
+use crate::device::host::pin;
 use crate::device::{Capacity, Device, DeviceError, Layout, cuda, host, null};
 use crate::execute::{Done, Engine};
 use crate::image;
@@ -328,7 +329,10 @@ impl WeightCheck {
         let (theirs, weights) = (Arc::clone(&state), Arc::clone(artifact));
         let thread = thread::Builder::new()
             .name("sail-verify".to_owned())
-            .spawn(move || theirs.work(&weights))
+            .spawn(move || {
+                pin::give_way();
+                theirs.work(&weights);
+            })
             .ok();
         if thread.is_none() {
             // The system starts no thread: then there is nothing it could run beside.

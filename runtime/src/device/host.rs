@@ -13,7 +13,7 @@ mod bell;
 mod claims;
 mod crew;
 mod memory;
-pub(super) mod pin;
+pub(crate) mod pin;
 mod table;
 mod weights;
 
