@@ -21,9 +21,8 @@ install models gguf==0.19.0 numpy
 install openvino openvino-genai==2026.4.1.0 openvino-tokenizers==2026.4.1.0 numpy
 export CMAKE_BUILD_PARALLEL_LEVEL=$jobs CMAKE_ARGS=-DGGML_NATIVE=ON
 install llama --no-binary llama-cpp-python llama-cpp-python==0.3.36
-# Attention over caches of fewer bits than f16 takes most of its build and is not measured; what it has in
-# common with its programs lacks files in the source package.
-export CMAKE_ARGS="$CMAKE_ARGS -DGGML_IQK_FA_ALL_QUANTS=OFF -DLLAMA_BUILD_COMMON=OFF"
+# Attention over caches of fewer bits than f16 takes most of its build and is not measured.
+export CMAKE_ARGS="$CMAKE_ARGS -DGGML_IQK_FA_ALL_QUANTS=OFF"
 install ik --no-binary ik-llama-cpp-python ik-llama-cpp-python==0.1.5
 
 # What a peer was not compiled for would be measured as if it could not do it.
