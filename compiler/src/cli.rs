@@ -9,11 +9,15 @@ mod synth;
 mod tune;
 mod verify;
 
+use std::path::Path;
+
 use clap::{Parser, Subcommand};
-use sail_ir::Target;
 use sail_ir::artifact::Machine;
+use sail_ir::{Scheme, Target};
+use sail_models::WeightSource;
 
 use crate::error::{CompileError, Failure, boxed};
+use crate::recipe::{self, Rule};
 
 /// Compile SAIL-VL2 checkpoints ahead of time.
 ///
@@ -65,4 +69,24 @@ fn target(name: &str) -> Result<Target, Failure> {
         "host" => Machine::this().target().ok_or_else(|| boxed(CompileError::OldHost)),
         _ => Target::parse(name).map_err(boxed),
     }
+}
+
+/// The scheme that `--quant` names.
+fn scheme(name: &str) -> Result<Scheme, Failure> {
+    name.parse().map_err(|because| boxed(CompileError::Scheme { because }))
+}
+
+/// What `--quant-config` says, where it is given.
+fn scheme_rules(path: Option<&Path>) -> Result<Vec<Rule>, Failure> {
+    path.map_or(Ok(Vec::new()), |path| recipe::read(path).map_err(boxed))
+}
+
+/// What `--weights` names; those of the checkpoint's folder where it is not given.
+fn weights(text: Option<&str>) -> Result<WeightSource, Failure> {
+    text.map_or(Ok(WeightSource::Checkpoint), |text| text.parse().map_err(boxed))
+}
+
+/// What `--threads` says; as many as the system offers where it is not given.
+fn threads(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 }

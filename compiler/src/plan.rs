@@ -4,7 +4,7 @@
 
 pub mod bounds;
 pub mod build;
-mod choose;
+pub(crate) mod choose;
 mod flat;
 #[cfg(test)]
 mod gpu_tests;

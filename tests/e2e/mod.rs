@@ -4,6 +4,7 @@ mod calibrated;
 mod drawn;
 mod experts;
 mod gpu;
+mod observed;
 mod oracle;
 mod placed;
 mod promises;

@@ -7,13 +7,13 @@ use sail_ir::Target;
 use sail_ir::artifact::Artifact;
 use sail_ir::expert_profile::{ExpertProfile, TokenKind};
 use sail_models::WeightSource;
-use sail_runtime::Options as Opening;
-use sail_tests::compiled::{artifact, compile, open, targets};
+use sail_tests::compiled::{artifact, compile, targets};
 use sail_tests::harness::{Outcome, Test, failed, told};
 use sail_tests::recorded::{RECORDED, Recorded};
-use sailc::golden::run::{observe, positions, rule};
-use sailc::golden::{Golden, Observed};
+use sailc::golden::Golden;
 use sailc::options::Options;
+
+use super::observed::{observed, same_bits};
 
 /// With experts: one in the repository, one beside it.
 const EXPERTS: [Recorded; 2] = [RECORDED[1], RECORDED[4]];
@@ -69,16 +69,6 @@ fn compiled(
     Ok(artifact)
 }
 
-/// Everything a golden case looks at.
-fn observed(path: &Path, golden: &Golden) -> Result<Vec<Observed>, Outcome> {
-    let context = Some(positions(golden).map_err(|error| failed(error.to_string()))?);
-    let options = Opening { context, slots: 1, taps: true, ..Opening::default() };
-    let program = open(path, &options)?;
-    let observe = |case| observe(&program, &case, rule(&program, false));
-    let cases = golden.cases().into_iter().map(observe);
-    cases.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))
-}
-
 fn same_bytes(recorded: &Recorded) -> Result<(), Outcome> {
     let golden = Golden::open(&recorded.paths()?.1).map_err(told)?;
     let folder = tempfile::tempdir().map_err(failed)?;
@@ -92,13 +82,7 @@ fn same_bytes(recorded: &Recorded) -> Result<(), Outcome> {
             };
             assert_ne!(hash(&plain)?, hash(&placed)?, "{}: the order is not in the file", load.0);
             let got = observed(&placed, &golden)?;
-            for (case, (got, want)) in got.iter().zip(&want).enumerate() {
-                assert_eq!(got.greedy, want.greedy, "{target} {} {case}", load.0);
-                for ((name, got), (_, want)) in got.stages.iter().zip(&want.stages) {
-                    let same = got.iter().map(|v| v.to_bits()).eq(want.iter().map(|v| v.to_bits()));
-                    assert!(same, "{target} {} {case}: {name}", load.0);
-                }
-            }
+            same_bits(&got, &want, &format!("{target} {}", load.0));
         }
     }
     Ok(())

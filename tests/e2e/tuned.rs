@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use sail_ir::artifact::Artifact;
 use sail_ir::{Scheme, Target};
-use sail_runtime::Options as Opening;
-use sail_tests::compiled::{compile, open, targets};
+use sail_tests::compiled::{compile, targets};
 use sail_tests::harness::{Outcome, Test, failed, told};
 use sail_tests::recorded::{RECORDED, Recorded};
-use sailc::golden::run::{observe, positions, rule};
-use sailc::golden::{Golden, Observed};
+use sailc::golden::Golden;
 use sailc::lock::Lock;
 use sailc::options::Options;
 use sailc::tune::database::Database;
 use sailc::tune::{Machine, Wish};
+
+use super::observed::{observed, same_bits};
 
 /// Small, dense and with experts.
 const SMALL: [Recorded; 2] = [RECORDED[0], RECORDED[1]];
@@ -48,16 +48,6 @@ fn odd_lock(checkpoint: &Path, options: &Options, path: &Path) -> Result<usize, 
     pinned.map_err(|error| failed(sail_ir::help::report(error.as_ref())))
 }
 
-/// Everything a golden case looks at.
-fn observed(path: &Path, golden: &Golden) -> Result<Vec<Observed>, Outcome> {
-    let context = Some(positions(golden).map_err(|error| failed(error.to_string()))?);
-    let options = Opening { context, slots: 1, taps: true, ..Opening::default() };
-    let program = open(path, &options)?;
-    let observe = |case| observe(&program, &case, rule(&program, false));
-    let cases = golden.cases().into_iter().map(observe);
-    cases.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))
-}
-
 fn same_bytes() -> Result<(), Outcome> {
     let folder = tempfile::tempdir().map_err(failed)?;
     let [plain, pinned, lock] = ["plain", "pinned", "lock"].map(|name| folder.path().join(name));
@@ -74,13 +64,7 @@ fn same_bytes() -> Result<(), Outcome> {
             let named = kernels.iter().filter(|(_, kernel)| kernel.symbol.contains('='));
             assert_eq!(named.count(), count, "{} {target}", recorded.name);
             let [want, got] = [observed(&plain, &golden)?, observed(&pinned, &golden)?];
-            for (case, (got, want)) in got.iter().zip(&want).enumerate() {
-                assert_eq!(got.greedy, want.greedy, "{} {target} {case}", recorded.name);
-                for ((name, got), (_, want)) in got.stages.iter().zip(&want.stages) {
-                    let same = got.iter().map(|v| v.to_bits()).eq(want.iter().map(|v| v.to_bits()));
-                    assert!(same, "{} {target} {case}: {name}", recorded.name);
-                }
-            }
+            same_bits(&got, &want, &format!("{} {target}", recorded.name));
         }
     }
     Ok(())

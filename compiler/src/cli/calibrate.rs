@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sail_ir::output;
-use sail_models::WeightSource;
 
 use super::progress;
 use crate::error::{Failure, boxed};
@@ -51,13 +50,8 @@ impl Calibrate {
         let target = super::target(&self.target)?;
         let prompts = PromptSet::open(&self.prompts).map_err(boxed)?;
         let prompts = prompts.with_pictures(&self.images).map_err(boxed)?;
-        let weights = match &self.weights {
-            Some(text) => text.parse().map_err(boxed)?,
-            None => WeightSource::Checkpoint,
-        };
-        let threads = self.threads.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-        });
+        let weights = super::weights(self.weights.as_deref())?;
+        let threads = super::threads(self.threads);
         let options = Options { weights, context: self.context, threads, ..Options::new(target) };
         let found = progress::writing("weights", |progress| {
             pipeline::calibrate(&self.checkpoint, &options, &prompts, &self.output, progress)

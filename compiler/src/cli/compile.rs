@@ -4,15 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum, value_parser};
-use sail_ir::{CacheScheme, Scheme, output};
-use sail_models::WeightSource;
+use sail_ir::{CacheScheme, output};
 
 use super::progress;
 use crate::error::{CompileError, Failure, boxed};
 use crate::options::Options;
 use crate::pipeline::{self, Report};
 use crate::quality::{Goal, PromptSet, Wanted};
-use crate::recipe::{self, Rule};
 
 /// Compile a checkpoint into one `.sail` file.
 #[derive(Debug, Args)]
@@ -137,28 +135,20 @@ impl Compile {
 
     fn options(&self) -> Result<Options, Failure> {
         let target = super::target(&self.target)?;
-        let scheme = self
-            .quant
-            .parse::<Scheme>()
-            .map_err(|because| boxed(CompileError::Scheme { because }))?;
+        let scheme = super::scheme(&self.quant)?;
         let cache = self
             .kv
             .parse::<CacheScheme>()
             .map_err(|because| boxed(CompileError::Cache { because }))?;
-        let weights = match &self.weights {
-            Some(text) => text.parse().map_err(boxed)?,
-            None => WeightSource::Checkpoint,
-        };
+        let weights = super::weights(self.weights.as_deref())?;
         if let Some(pass) = &self.explain {
             explanation(pass)?;
         }
-        let threads = self.threads.map(usize::from).unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-        });
+        let threads = super::threads(self.threads.map(usize::from));
         Ok(Options {
             target,
             scheme,
-            scheme_rules: self.rules()?,
+            scheme_rules: super::scheme_rules(self.quant_config.as_deref())?,
             cache,
             weights,
             context: self.context,
@@ -173,10 +163,6 @@ impl Compile {
             print_ir_after: self.print_ir_after.clone(),
             timings: self.timings,
         })
-    }
-
-    fn rules(&self) -> Result<Vec<Rule>, Failure> {
-        self.quant_config.as_ref().map_or(Ok(Vec::new()), |path| recipe::read(path).map_err(boxed))
     }
 
     /// What is asked of the quality sheet, its files read.

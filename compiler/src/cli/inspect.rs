@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sail_ir::output;
+use sail_models::Model;
 use sail_models::spec::FeedForward;
-use sail_models::{Model, WeightSource};
 
 use crate::error::{Failure, boxed};
 use crate::quality::QualityError;
@@ -42,10 +42,7 @@ impl Inspect {
             let path = self.checkpoint.display().to_string();
             return Err(boxed(QualityError::NoSheet { path }));
         }
-        let source = match &self.weights {
-            Some(text) => text.parse().map_err(boxed)?,
-            None => WeightSource::Checkpoint,
-        };
+        let source = super::weights(self.weights.as_deref())?;
         let model = sail_models::open(&self.checkpoint, source).map_err(boxed)?;
         let text = match self.json {
             true => format!("{}\n", self.document(&model)),

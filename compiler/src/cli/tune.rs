@@ -5,16 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::{Args, value_parser};
-use sail_ir::{Scheme, output};
-use sail_models::WeightSource;
+use sail_ir::output;
 use sail_runtime::device::signal;
 
 use super::progress;
-use crate::error::{CompileError, Failure, boxed};
+use crate::error::{Failure, boxed};
 use crate::lock::{Lock, LockError};
 use crate::options::Options;
 use crate::pipeline;
-use crate::recipe;
 use crate::tune::database::Database;
 use crate::tune::{self, Machine, Tuned, Wish};
 
@@ -102,21 +100,10 @@ impl Tune {
 
     fn options(&self) -> Result<Options, Failure> {
         let target = super::target(&self.target)?;
-        let scheme = self
-            .quant
-            .parse::<Scheme>()
-            .map_err(|because| boxed(CompileError::Scheme { because }))?;
-        let weights = match &self.weights {
-            Some(text) => text.parse().map_err(boxed)?,
-            None => WeightSource::Checkpoint,
-        };
-        let threads = self.threads.map(usize::from).unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-        });
-        let scheme_rules = match &self.quant_config {
-            Some(path) => recipe::read(path).map_err(boxed)?,
-            None => Vec::new(),
-        };
+        let scheme = super::scheme(&self.quant)?;
+        let weights = super::weights(self.weights.as_deref())?;
+        let threads = super::threads(self.threads.map(usize::from));
+        let scheme_rules = super::scheme_rules(self.quant_config.as_deref())?;
         Ok(Options {
             scheme,
             scheme_rules,

@@ -19,7 +19,6 @@ use std::cell::RefCell;
 use std::fmt::Write;
 
 use sail_ir::op::Attribute;
-use sail_ir::target::Target;
 
 use super::{Pass, Passes, Settings};
 use crate::dialect;
@@ -43,16 +42,6 @@ pub static RULES: &[Rule] = &[
     norm_linear::RULE,
     linear_add::RULE,
 ];
-
-/// Rules that make ops for which `target` has no kernel, by name: what they would fuse has kernels
-/// there.
-#[must_use]
-pub fn unfused_on(target: &Target) -> &'static [&'static str] {
-    match target.gpu() {
-        Some(_) => &["linear_route", "patch_embed", "shuffle_norm_linear_gelu"],
-        None => &[],
-    }
-}
 
 pub(super) fn pass<'p>(rules: &'p [Rule], records: &'p RefCell<Vec<Record>>) -> Pass<'p> {
     Pass::new("fuse", |function, rewriter| {

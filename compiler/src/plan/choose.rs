@@ -131,6 +131,16 @@ fn on_gpu(scope: &Scope<'_>, kernel: Box<dyn Kernel>) -> Option<Box<dyn Kernel>>
     }
 }
 
+/// Rules that make ops for which `target` has no kernel, by name: what they would fuse has kernels
+/// there.
+#[must_use]
+pub fn unfused_on(target: &Target) -> &'static [&'static str] {
+    match target.gpu() {
+        Some(_) => &["linear_route", "patch_embed", "shuffle_norm_linear_gelu"],
+        None => &[],
+    }
+}
+
 /// A kernel and its pointers.
 type Found = Option<(Box<dyn Kernel>, Vec<Argument>)>;
 

@@ -123,13 +123,7 @@ impl Flash {
     /// Address of this thread's row of matrices of 16 rows: the left side's order of [`Matrices::Four`],
     /// or the right side's.
     fn lane_place<'c>(self, k: &mut Builder<'c>, rows: Ptr<'c>, right: bool) -> Ptr<'c> {
-        let lane = k.lane_id();
-        let [eight, sixteen] = [8, 16].map(|by| k.div_constant(lane, by));
-        let row = k.rem_constant(lane, 8);
-        let second = k.rem_constant(eight, 2);
-        let (beyond, half) = if right { (sixteen, second) } else { (second, sixteen) };
-        let beyond = k.mul_constant(beyond, 8);
-        let row = k.add(row, beyond);
+        let [row, half] = k.matrix_row(right);
         let (row, half) = (k.mul_constant(row, self.row_bytes()), k.mul_constant(half, UNIT));
         let place = k.add(row, half);
         k.at_bytes(rows, place)

@@ -19,14 +19,9 @@ pub(super) fn store_key<'c>(
     (key, staged): (Ptr<'c>, Ptr<'c>),
 ) {
     let scale = quantize(k, layout, key, staged);
-    let to = k.at_bytes_constant(block, layout.scale_offsets(0)[0]);
-    let to = k.at::<F32>(to, position);
-    k.store(to, scale);
+    store_scale(k, (block, layout.scale_offsets(0)[0]), position, scale);
     let column = k.at::<I32>(block, position);
-    let (zero, quads) = (k.index(0), k.index(u64::from(layout.head_dim).div_ceil(4)));
-    k.for_each(zero, quads, 1, |k, quad| {
-        let from = k.at::<I32>(staged, quad);
-        let word = k.load::<I32>(from, 1);
+    for_each_quad(k, layout, staged, |k, quad, word| {
         let line = k.mul_constant(quad, 4 * PAGE);
         let to = k.at_bytes(column, line);
         k.store(to, word);
@@ -42,19 +37,14 @@ pub(super) fn store_value<'c>(
     (value, staged): (Ptr<'c>, Ptr<'c>),
 ) {
     let scale = quantize(k, layout, value, staged);
-    let to = k.at_bytes_constant(block, layout.scale_offsets(0)[1]);
-    let to = k.at::<F32>(to, position);
-    k.store(to, scale);
+    store_scale(k, (block, layout.scale_offsets(0)[1]), position, scale);
     let (word, part) = (k.div_constant(position, 4), k.rem_constant(position, 4));
     let line = k.mul_constant(word, 4 * layout.padded());
     let line = k.at_bytes(block, line);
     let line = k.at_bytes_constant(line, layout.keys_bytes());
     let line = k.at_bytes(line, part);
-    let (zero, quads) = (k.index(0), k.index(u64::from(layout.head_dim).div_ceil(4)));
     // Byte by byte: other positions of the quad may be written at the same time.
-    k.for_each(zero, quads, 1, |k, quad| {
-        let from = k.at::<I32>(staged, quad);
-        let mut word = k.load::<I32>(from, 1);
+    for_each_quad(k, layout, staged, |k, quad, mut word| {
         let first = k.mul_constant(quad, 16);
         let first = k.at_bytes(line, first);
         for at in 0..4 {
@@ -62,6 +52,33 @@ pub(super) fn store_value<'c>(
             k.store_bytes(to, word);
             word = k.shift_right(word, 8);
         }
+    });
+}
+
+/// Store the scale of `position` in the list of scales at byte `list` of the block.
+fn store_scale<'c>(
+    k: &mut Builder<'c>,
+    (block, list): (Ptr<'c>, u64),
+    position: Index<'c>,
+    scale: F32<'c>,
+) {
+    let list = k.at_bytes_constant(block, list);
+    let to = k.at::<F32>(list, position);
+    k.store(to, scale);
+}
+
+/// `body` with the number and the four integers of each quad in `staged`.
+fn for_each_quad<'c>(
+    k: &mut Builder<'c>,
+    layout: PageLayout,
+    staged: Ptr<'c>,
+    body: impl FnOnce(&mut Builder<'c>, Index<'c>, I32<'c>),
+) {
+    let (zero, quads) = (k.index(0), k.index(u64::from(layout.head_dim).div_ceil(4)));
+    k.for_each(zero, quads, 1, |k, quad| {
+        let from = k.at::<I32>(staged, quad);
+        let word = k.load::<I32>(from, 1);
+        body(k, quad, word);
     });
 }
 

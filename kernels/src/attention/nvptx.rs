@@ -4,6 +4,7 @@
 use sail_ir::plan::{Grid, PAGE_POSITIONS};
 
 use super::page::TokenRow;
+use super::rope::turned;
 use super::{CacheWrite, PageLayout, QkNormRopeWrite, Rope};
 use crate::emit::gpu::{Team, WARP};
 use crate::emit::{Bf16, Builder, Index, Piece, Ptr};
@@ -158,11 +159,7 @@ pub fn rope(problem: &Rope) -> OnGpu<Rope> {
             k.fold_pieces_of(Team::Warp, half.into(), half_piece(half), (), |k, piece, ()| {
                 let [a, b, cos, sin] =
                     [x, across_x, cosines, sines].map(|row| k.read_widened(row, piece));
-                let [ac, bs, bc, as_] = [(a, cos), (b, sin), (b, cos), (a, sin)].map(|(v, by)| {
-                    let product = k.mul(v, by);
-                    k.rounded(product)
-                });
-                let (low, high) = (k.sub(ac, bs), k.add(bc, as_));
+                let [low, high] = turned(k, [a, b], [cos, sin]);
                 k.write_rounded(y, piece, low);
                 k.write_rounded(across_y, piece, high);
             });

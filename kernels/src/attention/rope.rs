@@ -4,7 +4,7 @@ use half::bf16;
 use sail_ir::plan::{Cost, Grid};
 
 use super::page::TokenRow;
-use crate::emit::{Bf16, Builder};
+use crate::emit::{Bf16, Builder, F32};
 use crate::kernel::{EmitError, Kernel, Rows};
 use crate::rows::row_at;
 
@@ -100,12 +100,7 @@ impl Kernel for Rope {
                 k.for_each_piece(half, |k, piece| {
                     let [a, b, cos, sin] =
                         [x, across_x, cosines, sines].map(|row| k.read_widened(row, piece));
-                    let [ac, bs, bc, as_] =
-                        [(a, cos), (b, sin), (b, cos), (a, sin)].map(|(v, by)| {
-                            let product = k.mul(v, by);
-                            k.rounded(product)
-                        });
-                    let (low, high) = (k.sub(ac, bs), k.add(bc, as_));
+                    let [low, high] = turned(k, [a, b], [cos, sin]);
                     k.write_rounded(y, piece, low);
                     k.write_rounded(across_y, piece, high);
                 });
@@ -113,6 +108,19 @@ impl Kernel for Rope {
         });
         Ok(())
     }
+}
+
+/// Values `a` and `b` of a pair, turned; each product rounds.
+pub(super) fn turned<'c>(
+    k: &mut Builder<'c>,
+    [a, b]: [F32<'c>; 2],
+    [cos, sin]: [F32<'c>; 2],
+) -> [F32<'c>; 2] {
+    let [ac, bs, bc, as_] = [(a, cos), (b, sin), (b, cos), (a, sin)].map(|(v, by)| {
+        let product = k.mul(v, by);
+        k.rounded(product)
+    });
+    [k.sub(ac, bs), k.add(bc, as_)]
 }
 
 #[cfg(test)]

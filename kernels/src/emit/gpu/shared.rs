@@ -103,6 +103,19 @@ impl<'c> Builder<'c> {
         }
     }
 
+    /// Which row, and which half of its 32 bytes, this thread gives `ldmatrix` for 16 rows. Of the left
+    /// side of a product, matrices 0 to 3 are rows 0–7 and 8–15 of the first half, then of the second;
+    /// of the right side, both halves of rows 0–7, then of rows 8–15.
+    pub fn matrix_row(&mut self, right: bool) -> [Index<'c>; 2] {
+        let lane = self.lane_id();
+        let [eight, sixteen] = [8, 16].map(|by| self.div_constant(lane, by));
+        let row = self.rem_constant(lane, 8);
+        let second = self.rem_constant(eight, 2);
+        let (beyond, half) = if right { (sixteen, second) } else { (second, sixteen) };
+        let beyond = self.mul_constant(beyond, 8);
+        [self.add(row, beyond), half]
+    }
+
     /// `left`, at least 0 and at most `most`.
     fn at_most(&mut self, left: Index<'c>, most: u64) -> I32<'c> {
         let (zero, most) = (self.index(0), self.index(most));

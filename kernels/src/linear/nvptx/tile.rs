@@ -214,21 +214,12 @@ pub fn multiply<'c, T: Sum<'c>>(
 }
 
 /// Where this thread's `ldmatrix` addresses begin in the first stage, for both halves of a step.
-///
-/// Of the left side, matrices 0 to 3 are rows 0–7 and 8–15 of the first half, then of the second; of
-/// the right side, both halves of rows 0–7, then of rows 8–15.
 fn operand<'c>(
     k: &mut Builder<'c>,
     (shared, first): (Ptr<'c>, Index<'c>),
     right: bool,
 ) -> [Ptr<'c>; 2] {
-    let lane = k.lane_id();
-    let [eight, sixteen] = [8, 16].map(|by| k.div_constant(lane, by));
-    let row = k.rem_constant(lane, 8);
-    let second = k.rem_constant(eight, 2);
-    let (beyond, half) = if right { (sixteen, second) } else { (second, sixteen) };
-    let beyond = k.mul_constant(beyond, 8);
-    let row = k.add(row, beyond);
+    let [row, half] = k.matrix_row(right);
     let row = k.add(row, first);
     [0, 2].map(|unit| {
         let unit = k.add_constant(half, unit);

@@ -63,6 +63,16 @@ impl DeviceMemory {
         check("clear memory", unsafe { sys::cuMemsetD8Async(self.start, 0, bytes, stream.raw()) })
     }
 
+    /// Bytes of `count` values, which lie inside of this memory from `offset` on, and of `values`.
+    fn inside<T: Plain>(&self, offset: u64, values: &Pinned<T>, count: usize) -> usize {
+        let bytes = count * size_of::<T>();
+        assert!(
+            count <= values.count && offset + bytes as u64 <= self.bytes,
+            "broken invariant `copy.inside`"
+        );
+        bytes
+    }
+
     /// Copy `values` to `offset`, in the order of `stream`; the caller leaves `values` alone until
     /// then.
     pub fn write<T: Plain>(
@@ -72,11 +82,7 @@ impl DeviceMemory {
         count: usize,
         stream: &Stream,
     ) -> Result<(), CudaError> {
-        let bytes = count * size_of::<T>();
-        assert!(
-            count <= values.count && offset + bytes as u64 <= self.bytes,
-            "broken invariant `copy.inside`"
-        );
+        let bytes = self.inside(offset, values, count);
         // SAFETY: both ranges are inside their memory by the assertion; the source is pinned and is
         // not written before the stream was waited for, as the caller promises.
         let answer = unsafe {
@@ -93,11 +99,7 @@ impl DeviceMemory {
         count: usize,
         stream: &Stream,
     ) -> Result<(), CudaError> {
-        let bytes = count * size_of::<T>();
-        assert!(
-            count <= values.count && offset + bytes as u64 <= self.bytes,
-            "broken invariant `copy.inside`"
-        );
+        let bytes = self.inside(offset, values, count);
         // SAFETY: as in `write`, the other way round; nobody looks before the stream was waited for.
         let answer = unsafe {
             sys::cuMemcpyDtoHAsync_v2(values.start.cast(), self.start + offset, bytes, stream.raw())
