@@ -4,6 +4,7 @@
 
 pub mod bounds;
 pub mod build;
+mod cache;
 pub(crate) mod choose;
 mod flat;
 #[cfg(test)]

@@ -111,6 +111,9 @@ pub enum Port {
     Features,
     /// `[outputs, v]` bf16, output of `prefill` and `decode`.
     Logits,
+    /// `[outputs, 2]` i32, where the device chooses: the token that each row of logits gives, and the
+    /// first place of what is no logit.
+    Chosen,
 }
 
 /// A run of bytes that steps read and write.

@@ -18,6 +18,7 @@ pub mod ptx;
 pub mod ptxas;
 pub mod reference;
 pub mod rows;
+pub mod sample;
 pub mod table;
 pub mod vision;
 

@@ -13,6 +13,7 @@ mod norm;
 mod pointwise;
 mod product;
 mod rows;
+mod sample;
 mod vision;
 
 pub use attention::{
@@ -30,6 +31,7 @@ pub use product::{
     norm_linear, quantized_rows,
 };
 pub use rows::{all_reduce, columns, embed, select_rows, splice, tap};
+pub use sample::choose_token;
 pub use vision::{
     PatchEmbed, Picture, patch_embed, patches, pixel_shuffle, shuffle_norm_linear_gelu,
 };

@@ -111,6 +111,7 @@ pub const KERNELS: &[Template] = &[
         tolerance: MOVED,
         targets: X86_64,
     },
+    Template { name: "choose_token", twin: "choose_token", tolerance: MOVED, targets: NVPTX },
     Template { name: "columns", twin: "columns", tolerance: MOVED, targets: BOTH },
     Template { name: "combine", twin: "combine", tolerance: ROUNDED_ONCE, targets: BOTH },
     Template { name: "combine_add", twin: "combine_add", tolerance: ROUNDED_ONCE, targets: BOTH },

@@ -42,6 +42,9 @@ pub struct Call {
     pub outputs: u32,
 }
 
+/// What a row chose where there is nothing to choose.
+pub const NOTHING: u32 = i32::MAX.cast_unsigned();
+
 /// When a step of the last call ran, in nanoseconds since the call began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StepTime {
@@ -85,6 +88,29 @@ pub trait Device: Send {
         launches: Range<usize>,
         stop: &AtomicBool,
     ) -> Result<(), DeviceError>;
+
+    /// Calls in a row that this device carries out by itself, each with the tokens that the one before
+    /// chose; 0 where the caller chooses.
+    fn most_ahead(&self) -> u32 {
+        0
+    }
+
+    /// Carry out a call of `decode` `times` times, from the second on with what the rows chose, one
+    /// position further; wait for the end of all. Gives two words for each output of each call: the
+    /// most probable token and the first one whose logit is none; [`NOTHING`] for
+    /// either where there is none.
+    ///
+    /// # Panics
+    ///
+    /// When that is more than [`Self::most_ahead`], or as [`Self::run`].
+    fn run_ahead(
+        &mut self,
+        _call: &Call,
+        times: u32,
+        _stop: &AtomicBool,
+    ) -> Result<&[u32], DeviceError> {
+        panic!("broken invariant `ahead.most`: {times} calls")
+    }
 
     /// The call's rows of a bf16 buffer in the arena, between two launches of the call; the next
     /// launch reads what the caller leaves there.

@@ -3,7 +3,7 @@
 //! ```text
 //! vision    image tiles → features, in batches of the largest class
 //! prefill   token ids of one slot → cache and logits, in chunks of the largest class
-//! decode    one new id for each of several slots → logits
+//! decode    one new id for each of several slots → logits (`decode.wide` where they are many)
 //! ```
 //!
 //! Nothing here allocates: the control block and the pages were sized when the program was opened.
@@ -16,7 +16,7 @@ use sail_ir::id::BufferId;
 use sail_ir::plan::{Function, Place, Plan};
 
 use crate::cache::{Full, Pages};
-use crate::device::{Call, Device, DeviceError, Layout, StepTime};
+use crate::device::{Call, Device, DeviceError, Layout, NOTHING, StepTime};
 use crate::trace::Limits;
 
 /// Which rows of a prefill the logits are wanted of.
@@ -242,24 +242,50 @@ impl Engine {
         stop: &AtomicBool,
         watch: Watch,
     ) -> Result<(), DeviceError> {
-        let function = self.index("decode", Twin::Production);
         let tokens = u32::try_from(rows.len()).expect("broken invariant `decode.rows`: too many");
+        let function = self.decode_function(tokens);
         let class = self.class(function, tokens);
         let call = Call { function, class, tokens, images: 0, outputs: tokens };
-        let at = self.layout.control;
-        let control = self.device.control();
-        for (index, row) in rows.iter().enumerate() {
-            control[at.ids + index] = row.id;
-            control[at.rows + 2 * index] = row.slot;
-            control[at.rows + 2 * index + 1] = row.position;
-            control[at.output_rows + index] = index as u32;
-        }
+        self.fill_decode(rows);
         let looks = rows.iter().map(|row| u64::from(row.position) + 1).sum();
         self.call(&call, stop)?;
         // Rows are of different slots, so nobody looks where another one does.
         let attention = Attention { positions: looks, looks };
         self.tell(&call, Told { attention, image_rows: &[], outputs: 0..tokens }, watch);
         Ok(())
+    }
+
+    /// Most calls of [`Self::decode_ahead`] at once; 0 where the device does not choose.
+    #[must_use]
+    pub fn most_ahead(&self) -> u32 {
+        self.device.most_ahead()
+    }
+
+    /// As [`Self::decode`], `times` times, each with the token that is the most probable one after the
+    /// one before: the ids that were chosen, one for each time, as far as there is something to choose.
+    /// The logits of a time without one are not there; decode it again to see them.
+    ///
+    /// Expects the slot to hold all the positions.
+    ///
+    /// # Panics
+    ///
+    /// When the device does not choose so often.
+    pub fn decode_ahead(
+        &mut self,
+        row: Row,
+        times: u32,
+        stop: &AtomicBool,
+    ) -> Result<impl Iterator<Item = u32>, DeviceError> {
+        let function = self.decode_function(1);
+        let class = self.class(function, 1);
+        let call = Call { function, class, tokens: 1, images: 0, outputs: 1 };
+        self.fill_decode(&[row]);
+        self.fill_common(&call);
+        let chosen = self.device.run_ahead(&call, times, stop)?;
+        Ok(chosen
+            .chunks_exact(2)
+            .take_while(|words| words[0] != NOTHING && words[1] == NOTHING)
+            .map(|words| words[0]))
     }
 
     /// Logits of output `row` of the last call.
@@ -275,13 +301,47 @@ impl Engine {
         self.find(name, twin).is_some()
     }
 
-    fn call(&mut self, call: &Call, stop: &AtomicBool) -> Result<(), DeviceError> {
+    /// Most rows of one call of `decode`.
+    #[must_use]
+    pub fn most_decoded(&self) -> u32 {
+        let functions = ["decode", "decode.wide"].into_iter();
+        let functions = functions.filter_map(|name| self.find(name, Twin::Production));
+        functions.map(|function| self.largest(function)).max().unwrap_or_default()
+    }
+
+    /// The function that decodes so many rows.
+    fn decode_function(&self, rows: u32) -> usize {
+        let narrow = self.index("decode", Twin::Production);
+        match rows <= self.largest(narrow) {
+            true => narrow,
+            false => self.find("decode.wide", Twin::Production).unwrap_or(narrow),
+        }
+    }
+
+    /// What the control block says of rows that are decoded.
+    fn fill_decode(&mut self, rows: &[Row]) {
+        let at = self.layout.control;
+        let control = self.device.control();
+        for (index, row) in rows.iter().enumerate() {
+            control[at.ids + index] = row.id;
+            control[at.rows + 2 * index] = row.slot;
+            control[at.rows + 2 * index + 1] = row.position;
+            control[at.output_rows + index] = index as u32;
+        }
+    }
+
+    /// What it says of every call.
+    fn fill_common(&mut self, call: &Call) {
         let at = self.layout.control;
         let slot_pages = self.layout.slot_pages;
         let control = self.device.control();
         control[..4].copy_from_slice(&[call.tokens, call.images, call.outputs, slot_pages]);
         let table = self.pages.table();
         control[at.page_table..][..table.len()].copy_from_slice(table);
+    }
+
+    fn call(&mut self, call: &Call, stop: &AtomicBool) -> Result<(), DeviceError> {
+        self.fill_common(call);
         let function = &self.plan.functions[call.function];
         let launches = function.launches.len();
         let Some(replace) = &mut self.replace else {

@@ -172,6 +172,11 @@ impl Program {
         *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = watcher;
     }
 
+    /// Whether somebody hears of every call.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     pub(crate) fn tell(&self, done: &Done) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watcher) = &mut *watcher {

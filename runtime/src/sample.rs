@@ -79,6 +79,12 @@ impl Sampler {
         })
     }
 
+    /// Whether the most probable token of the model's own logits is always taken.
+    #[must_use]
+    pub fn is_greedy(&self) -> bool {
+        self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0
+    }
+
     /// The token to put at `position`.
     ///
     /// `history` are the tokens the repetition penalty looks at: the reference gives the answer's

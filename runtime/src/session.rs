@@ -25,6 +25,7 @@
 mod prepare;
 mod request;
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::execute::{Done, Outputs, Row, Tokens, Twin};
@@ -107,6 +108,7 @@ impl<'p> Session<'p> {
             sampler: &mut sampler,
             logits: vec![0.0; width],
             ids: Vec::with_capacity(request.max_tokens as usize),
+            ahead: VecDeque::new(),
             text: String::new(),
             begin,
         };
@@ -216,6 +218,8 @@ struct Run<'r, 'p> {
     /// The last row of logits, widened.
     logits: Vec<f32>,
     ids: Vec<u32>,
+    /// Tokens that the device chose after the last of `ids`.
+    ahead: VecDeque<u32>,
     text: String,
     begin: Instant,
 }
@@ -235,12 +239,13 @@ impl Run<'_, '_> {
         let mut end = End::Length;
         let mut decoding = Instant::now();
         while self.ids.len() < limit {
-            if !self.ids.is_empty() {
-                self.decode(position)?;
-                position += 1;
-            }
             program.verified()?;
-            let id = self.choose(position)?;
+            let id = if self.ids.is_empty() {
+                self.choose(position)?
+            } else {
+                position += 1;
+                self.next(position - 1, limit)?
+            };
             if self.ids.is_empty() {
                 timings.first_token = self.begin.elapsed().as_secs_f64();
                 decoding = Instant::now();
@@ -270,6 +275,35 @@ impl Run<'_, '_> {
         timings.decode = decoding.elapsed().as_secs_f64();
         timings.generated = self.ids.len();
         Ok((end, position))
+    }
+
+    /// Put the last token into the cache at `position`, and choose the one after it.
+    fn next(&mut self, position: u32, limit: usize) -> Result<u32, RunError> {
+        if self.ahead.is_empty() && self.sampler.is_greedy() && !self.session.program.is_watched() {
+            self.go_ahead(position, limit)?;
+        }
+        if let Some(id) = self.ahead.pop_front() {
+            return Ok(id);
+        }
+        self.decode(position)?;
+        self.choose(position + 1)
+    }
+
+    /// Have the device choose some tokens, where it can. As many as there were before, so that what an
+    /// answer ends before is never more than half of the work.
+    fn go_ahead(&mut self, position: u32, limit: usize) -> Result<(), RunError> {
+        let mut engine = self.session.program.engine();
+        let left = limit - self.ids.len();
+        let times = u32_of(self.ids.len().min(left)).min(engine.most_ahead());
+        if times == 0 {
+            return Ok(());
+        }
+        let slot = self.session.slot;
+        engine.hold(slot, position + times).map_err(RunError::Full)?;
+        let id = *self.ids.last().expect("broken invariant `decode.after_a_token`");
+        let row = Row { slot, position, id };
+        self.ahead.extend(engine.decode_ahead(row, times, self.request.interrupt)?);
+        Ok(())
     }
 
     /// Put the last token into the cache at `position`; its logits are there afterwards.

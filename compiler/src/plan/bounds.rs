@@ -11,8 +11,13 @@ use crate::options::{DEFAULT_CONTEXT, Options};
 pub struct Bounds {
     /// Size classes of `prefill`, ascending.
     pub prefill: Vec<u32>,
+    /// Those of its tapped twin, which keeps every row of many values: they end earlier.
+    pub tapped_prefill: Vec<u32>,
     /// Batch buckets of `decode`, ascending.
     pub decode: Vec<u32>,
+    /// Those of `decode.wide`, each more than the largest of `decode`; empty where one set of kernels
+    /// is for all.
+    pub wide_decode: Vec<u32>,
     /// Image tiles of one call of `vision`, ascending.
     pub vision: Vec<u32>,
     /// Logits rows of one `prefill`.
@@ -34,9 +39,19 @@ impl Bounds {
         let tiles = spec.tiles_per_picture();
         let tiles = u32::try_from(tiles)
             .map_err(|_| CompileError::TooLarge { what: "tiles".to_owned(), size: tiles })?;
+        let tapped_prefill = vec![16, 64, 128, 256, 512];
+        let mut prefill = tapped_prefill.clone();
+        let mut wide_decode = Vec::new();
+        if options.target.gpu().is_some() {
+            // A call reads all weights: what takes a CPU seconds of products is a GPU's millisecond.
+            prefill.extend([1024, 2048, 4096]);
+            wide_decode.extend([16, 32, 64]);
+        }
         let mut bounds = Self {
-            prefill: vec![16, 64, 128, 256, 512],
+            prefill,
+            tapped_prefill,
             decode: vec![1, 2, 4, 8],
+            wide_decode,
             vision: (1..=tiles).collect(),
             max_outputs: 8,
             max_positions: context,
@@ -44,7 +59,8 @@ impl Bounds {
         };
         if options.tap_inputs {
             // Room is kept for every tap of the largest call: of a large model, gigabytes.
-            bounds.prefill.truncate(3);
+            bounds.tapped_prefill.truncate(3);
+            bounds.prefill = bounds.tapped_prefill.clone();
             bounds.vision.truncate(1);
         }
         Ok(bounds)

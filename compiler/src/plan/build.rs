@@ -3,12 +3,14 @@
 //! One op becomes one step: the kernel and its config are chosen in [`super::choose`], the arena
 //! is laid out in [`super::place`], the waits are found in [`super::order`].
 
+mod next;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sail_ir::id::{BufferId, Id, IdVec, KernelId, StepId};
 use sail_ir::plan::{
-    Affine, Buffer, CacheSpec, ControlField, Count, Function, Grid, Kernel as PlannedKernel,
-    Launch, Place, Plan, Port, Step,
+    Affine, Buffer, ControlField, Count, Function, Grid, Kernel as PlannedKernel, Launch, Place,
+    Plan, Port, Step,
 };
 use sail_ir::shape::{Dim, Type};
 use sail_ir::target::Target;
@@ -26,6 +28,9 @@ use crate::error::CompileError;
 use crate::lock::Lock;
 use crate::placement::Placement;
 use crate::stage::{Kernels, Module};
+
+/// `decode` once more, for calls of many rows: other kernels are the best for these.
+const WIDE: &str = "decode.wide";
 
 /// A plan whose kernels have no code yet.
 pub struct Draft {
@@ -57,13 +62,16 @@ pub fn draft(module: &Module<'_, Kernels>, given: Given<'_>) -> Result<Draft, Co
     let mut shared = Shared::default();
     let mut planned = Vec::with_capacity(functions.len());
     for view in functions {
-        planned.push(FunctionBuilder::new(view, given, &mut shared).run()?);
+        planned.push(FunctionBuilder::new(view, &view.name, given, &mut shared).run()?);
+        if view.name == "decode" && !given.bounds.wide_decode.is_empty() {
+            planned.push(FunctionBuilder::new(view, WIDE, given, &mut shared).run()?);
+        }
     }
     if !shared.without_kernel.is_empty() {
         let ops = shared.without_kernel.into_iter().collect();
         return Err(CompileError::NoTemplate { target: given.target.name.clone(), ops });
     }
-    let cache = cache_spec(functions, given.bounds)?;
+    let cache = super::cache::spec(functions, given.bounds)?;
     let Shared { kernels, rows, weights, pinned, .. } = shared;
     let (weight_rows, sources) = weights.finish();
     let plan = Plan { functions: planned, kernels: rows, weights: weight_rows, cache };
@@ -118,6 +126,7 @@ impl Shared {
 
 struct FunctionBuilder<'a> {
     view: &'a FunctionView,
+    name: &'a str,
     given: Given<'a>,
     shared: &'a mut Shared,
     /// What the size class bounds.
@@ -145,10 +154,16 @@ struct StepAccess {
 }
 
 impl<'a> FunctionBuilder<'a> {
-    fn new(view: &'a FunctionView, given: Given<'a>, shared: &'a mut Shared) -> Self {
+    fn new(
+        view: &'a FunctionView,
+        name: &'a str,
+        given: Given<'a>,
+        shared: &'a mut Shared,
+    ) -> Self {
         let count = if view.name.starts_with("vision") { Count::Images } else { Count::Tokens };
         Self {
             view,
+            name,
             given,
             shared,
             count,
@@ -170,12 +185,13 @@ impl<'a> FunctionBuilder<'a> {
         for op in &self.view.ops {
             self.op(op)?;
         }
+        self.choose_tokens();
         let arena_bytes = self.place_arena();
         self.find_waits();
         let classes = self.classes().to_vec();
         let launches = self.cut();
         Ok(Function {
-            name: self.view.name.clone(),
+            name: self.name.to_owned(),
             count: self.count,
             classes,
             max_outputs: self.max_outputs(),
@@ -189,9 +205,11 @@ impl<'a> FunctionBuilder<'a> {
 
     /// Size classes of the function.
     fn classes(&self) -> &'a [u32] {
-        match (self.count, self.view.name.as_str()) {
+        match (self.count, self.name) {
             (Count::Images, _) => &self.given.bounds.vision,
             (_, "decode") => &self.given.bounds.decode,
+            (_, WIDE) => &self.given.bounds.wide_decode,
+            (_, "prefill.taps") => &self.given.bounds.tapped_prefill,
             _ => &self.given.bounds.prefill,
         }
     }
@@ -220,9 +238,10 @@ impl<'a> FunctionBuilder<'a> {
 
     fn max_outputs(&self) -> u32 {
         let largest = |classes: &[u32]| classes.last().copied().unwrap_or(1);
-        match self.view.name.as_str() {
+        match self.name {
             "decode" => largest(&self.given.bounds.decode),
-            "prefill.taps" => largest(&self.given.bounds.prefill), // all rows are looked at
+            WIDE => largest(&self.given.bounds.wide_decode),
+            "prefill.taps" => largest(&self.given.bounds.tapped_prefill), // all rows are looked at
             _ => self.given.bounds.max_outputs,
         }
     }
@@ -550,32 +569,4 @@ impl<'a> FunctionBuilder<'a> {
             _ => whole(others + u64::from(id.0)),
         }
     }
-}
-
-fn cache_spec(functions: &[FunctionView], bounds: &Bounds) -> Result<CacheSpec, CompileError> {
-    let mut layers = 0;
-    let mut sizes = (0, 0);
-    for view in functions {
-        for op in view.ops.iter().filter(|op| op.op.name == "cache") {
-            let Type::Cache { kv_heads, head_dim } = &view.values[op.results[0]].ty else {
-                panic!("broken invariant `cache.type`");
-            };
-            layers = layers.max(choose::layer_of(op) + 1);
-            sizes = (*kv_heads, *head_dim);
-        }
-    }
-    let narrow = |size: u64| {
-        u32::try_from(size).map_err(|_| CompileError::TooLarge { what: "cache".to_owned(), size })
-    };
-    let [kv_heads, head_dim] = [narrow(sizes.0)?, narrow(sizes.1)?];
-    let too_large =
-        || CompileError::TooLarge { what: "cache".to_owned(), size: u64::from(head_dim) };
-    Ok(CacheSpec {
-        layers,
-        kv_heads,
-        head_dim,
-        scheme: bounds.cache,
-        block_bytes: bounds.cache.block_bytes(head_dim).ok_or_else(too_large)?,
-        max_positions: bounds.max_positions,
-    })
 }

@@ -13,6 +13,7 @@ use sail_ir::plan::Count;
 use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 use sail_kernels::kernel::Kernel;
+use sail_kernels::sample::ChooseToken;
 
 use super::flat::{FunctionView, OpView};
 use super::label::layer_number;
@@ -129,6 +130,14 @@ fn on_gpu(scope: &Scope<'_>, kernel: Box<dyn Kernel>) -> Option<Box<dyn Kernel>>
             kernel.on_gpu_for(scope.target, most)
         }
     }
+}
+
+/// What chooses the next token, where the device does: elsewhere the caller has the logits anyway.
+#[must_use]
+pub fn choose_token(target: &Target, vocabulary: u64, goes_on: bool) -> Option<Box<dyn Kernel>> {
+    target.gpu()?;
+    let vocabulary = u32::try_from(vocabulary).ok()?;
+    Some(Box::new(ChooseToken { vocabulary, goes_on }))
 }
 
 /// Rules that make ops for which `target` has no kernel, by name: what they would fuse has kernels

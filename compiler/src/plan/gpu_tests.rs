@@ -17,7 +17,9 @@ fn planned(text: &str) -> Result<Plan, CompileError> {
     let module = Module::<Kernels>::parse(&context, text, "t.mlir").expect("a module of the stage");
     let bounds = Bounds {
         prefill: vec![4, 64],
+        tapped_prefill: vec![4],
         decode: vec![1],
+        wide_decode: vec![16],
         vision: vec![1, 3],
         max_outputs: 2,
         max_positions: 100,
@@ -87,13 +89,14 @@ func.func @NAME(%ids: tensor<?xi32>) -> tensor<?x24xbf16> {
   %y = "sail.norm_linear"(%x, %norm, %w) {eps = 1.0e-05 : f64} : (tensor<?x8xbf16>, tensor<8xbf16>, !sail.packed<[24, 8], "bf16">) -> tensor<?x24xbf16>
   return %y : tensor<?x24xbf16>
 }"#;
-    let families = |name: &str| -> Vec<String> {
-        let plan = planned(&body.replace("NAME", name)).unwrap();
+    let families = |view: &str, name: &str| -> Vec<String> {
+        let plan = planned(&body.replace("NAME", view)).unwrap();
         let steps = &plan.function(name).unwrap().steps;
         steps.iter().map(|(_, step)| plan.kernels[step.kernel].family.clone()).collect()
     };
-    assert_eq!(families("decode"), ["embed", "linear"]);
-    assert_eq!(families("prefill"), ["embed", "rms_norm", "linear"]);
+    assert_eq!(families("decode", "decode"), ["embed", "linear", "choose_token"]);
+    assert_eq!(families("decode", "decode.wide"), ["embed", "linear", "choose_token"]);
+    assert_eq!(families("prefill", "prefill"), ["embed", "rms_norm", "linear", "choose_token"]);
 }
 
 #[test]

@@ -125,6 +125,23 @@ fn a_choice_is_of_a_number_of_experts_that_can_be_counted() {
 }
 
 #[test]
+fn ids_and_rows_are_written_by_the_last_step_alone() {
+    let writes = |step: u32, field| {
+        broken(move |plan| {
+            let function = decode(plan);
+            let place = Place::Control { field };
+            let control = Buffer { place, ..function.buffers[BufferId(0)].clone() };
+            let written = function.buffers.push(control);
+            *function.steps[StepId(step)].arguments.last_mut().unwrap() = written;
+        })
+    };
+    assert_eq!(writes(3, ControlField::Ids), "none");
+    assert_eq!(writes(3, ControlField::Rows), "none");
+    assert_eq!(writes(3, ControlField::PageTable), "plan.called_right");
+    assert_eq!(writes(2, ControlField::Ids), "plan.called_right");
+}
+
+#[test]
 fn kernels_and_weights_end_inside_their_sections() {
     assert_eq!(small().verify_inside(32, 1792).unwrap_err().rule, "plan.inside");
     assert_eq!(small().verify_inside(48, 1791).unwrap_err().rule, "plan.inside");

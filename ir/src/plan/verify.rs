@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{ALIGNMENT, Affine, Buffer, Count, Function, Kernel, Launch, Place, Plan, Port, Step};
+use super::{
+    ALIGNMENT, Affine, Buffer, ControlField, Count, Function, Kernel, Launch, Place, Plan, Port,
+    Step,
+};
 use crate::dtype::DType;
 use crate::id::{BufferId, Id, StepId};
 
@@ -37,7 +40,8 @@ impl Plan {
     /// 1. *sizes*: no size of any class overflows `u64`; alignments hold;
     /// 2. *classes* ascend from at least one;
     /// 3. *called right*: a step names a kernel and gives it that kernel's pointers; what it
-    ///    writes may be written and overlaps no other argument;
+    ///    writes may be written and overlaps no other argument; ids and rows of the control block are
+    ///    written by the last step alone;
     /// 4. *inside*: buffers lie in the arena, in their weight, in the cache there is;
     /// 5. *cut*: launches hold every step once, in order, for rank 0;
     /// 6. *backwards*: a step waits only for earlier steps of its launch;
@@ -353,7 +357,12 @@ impl Checked<'_> {
                 | Place::Tap { .. }
                 | Place::Choice { .. } => true,
                 Place::Port { port } => !matches!(port, Port::Pixels),
-                Place::Weight { .. } | Place::Control { .. } => false,
+                // Nothing of the call comes after: it becomes the control block of the next call.
+                Place::Control { field } => {
+                    let last = id.index() + 1 == self.function.steps.len();
+                    last && matches!(field, ControlField::Ids | ControlField::Rows)
+                }
+                Place::Weight { .. } => false,
             };
             let what = || Some(format!("step {id} `{}`", step.label));
             if !writable {

@@ -11,8 +11,7 @@
 //!
 //! A call is one copy of the control block, the launches of its class, and copies of what the caller
 //! reads. The launches of a class are the same in every call (counts stand in the control block), so
-//! from the second call of a class on they are one graph. The first one is not recorded: the driver
-//! loads a kernel when it is first launched, which must not happen while it records.
+//! they are recorded when the device is made, and a call is the launch of one graph.
 
 mod code;
 mod driver;
@@ -38,9 +37,9 @@ use code::Code;
 use driver::Context;
 pub use error::{CudaError, Pair};
 use memory::Pinned;
-use regions::{Mirrors, Regions};
+use regions::{MOST_AHEAD, Mirrors, Regions};
 use stream::{Event, Graph, Stream};
-use table::{FunctionTable, Source};
+use table::{ClassTable, FunctionTable, Source};
 
 /// The first version whose graphs keep that a kernel may start before the one before it has ended.
 const EARLY_IN_GRAPHS: Pair = Pair(12, 3);
@@ -48,8 +47,8 @@ const EARLY_IN_GRAPHS: Pair = Pair(12, 3);
 /// See the module. Fields are dropped in this order: work before what it touches.
 pub struct Cuda {
     stream: Stream,
-    /// For each function and class, what was recorded.
-    graphs: Vec<Vec<Recorded>>,
+    /// The launches of each function and class; empty where times of steps are wanted.
+    graphs: Vec<Vec<Graph>>,
     functions: Vec<Option<FunctionTable>>,
     /// One before each step and one behind the last; empty unless times are wanted.
     marks: Vec<Event>,
@@ -63,14 +62,6 @@ pub struct Cuda {
     code: Code,
     layout: Layout,
     context: Arc<Context>,
-}
-
-/// The launches of one class.
-enum Recorded {
-    Never,
-    /// Launched one by one, once or more.
-    Launched,
-    Graph(Graph),
 }
 
 impl Cuda {
@@ -90,13 +81,18 @@ impl Cuda {
         let functions = source.tables()?;
         let marks = if layout.capacity.times { layout.max_steps + 1 } else { 0 };
         let marks = (0..marks).map(|_| Event::new(&context, true));
-        let never = |function: &Option<FunctionTable>| {
+        let recorded = |function: &Option<FunctionTable>| {
             let classes = function.iter().flat_map(|function| &function.classes);
-            classes.map(|_| Recorded::Never).collect()
+            let classes = classes.filter(|_| !layout.capacity.times);
+            let record = |class: &ClassTable| {
+                stream.record(|| class.steps.iter().try_for_each(|step| step.ask(&stream)))
+            };
+            classes.map(record).collect()
         };
+        let graphs = functions.iter().map(recorded).collect::<Result<_, _>>()?;
         stream.wait("make the GPU ready")?;
         Ok(Self {
-            graphs: functions.iter().map(never).collect(),
+            graphs,
             functions,
             marks: marks.collect::<Result<_, _>>()?,
             times: Vec::with_capacity(layout.max_steps),
@@ -134,6 +130,27 @@ impl Cuda {
         result
     }
 
+    /// See [`Device::run_ahead`]: the control block is sent once and then kept up by the kernels.
+    fn carry_on(&mut self, call: &Call, times: u32, stop: &AtomicBool) -> Result<(), DeviceError> {
+        let words = 2 * call.outputs as usize;
+        let asked = (|| {
+            self.send(call)?;
+            self.return_scratch()?;
+            for turn in 0..times as usize {
+                if stop.load(Ordering::SeqCst) {
+                    return Err(DeviceError::Interrupted);
+                }
+                let Self { regions, mirrors, stream, graphs, .. } = self;
+                stream.replay(&graphs[call.function][call.class])?;
+                let to = (&mut mirrors.chosen, turn * words);
+                regions.chosen.read_to(to, 0, words, stream)?;
+            }
+            Ok(())
+        })();
+        self.wait_after(asked, call)?;
+        if stop.load(Ordering::SeqCst) { Err(DeviceError::Interrupted) } else { Ok(()) }
+    }
+
     fn carry_out(
         &mut self,
         call: &Call,
@@ -141,6 +158,19 @@ impl Cuda {
         stop: &AtomicBool,
     ) -> Result<(), DeviceError> {
         let asked = self.ask(call, launches, stop);
+        self.wait_after(asked, call)?;
+        if stop.load(Ordering::SeqCst) {
+            return Err(DeviceError::Interrupted);
+        }
+        self.take_times(call, launches)
+    }
+
+    /// Wait for the end of what was `asked` for a call.
+    fn wait_after(
+        &mut self,
+        asked: Result<(), DeviceError>,
+        call: &Call,
+    ) -> Result<(), DeviceError> {
         // Also after an error: nothing may run in memory that the caller has back.
         let waited = self.stream.wait("wait for the end of a call");
         // What was asked for before may show itself only now, so the whole call is to blame.
@@ -150,11 +180,7 @@ impl Cuda {
                 CudaError::Lost { doing, because }.into()
             }
             error => error,
-        })?;
-        if stop.load(Ordering::SeqCst) {
-            return Err(DeviceError::Interrupted);
-        }
-        self.take_times(call, launches)
+        })
     }
 
     /// Ask for copies and launches of a call.
@@ -170,9 +196,9 @@ impl Cuda {
             self.send(call)?;
         }
         self.return_scratch()?;
-        let whole = *launches == (0..all) && self.marks.is_empty();
-        if whole {
-            self.launch_all(call, stop)?;
+        let graph = self.graphs[call.function].get(call.class).filter(|_| *launches == (0..all));
+        if let Some(graph) = graph {
+            self.stream.replay(graph)?;
         } else {
             let function = self.function(call.function);
             let first = function.launches[launches.start][0];
@@ -190,26 +216,6 @@ impl Cuda {
             let values = self.layout.tile_values as usize * call.images as usize;
             self.regions.pixels.write(0, pixels, values, &self.stream)?;
         }
-        Ok(())
-    }
-
-    /// All steps: one by one, then recorded, then as one graph.
-    fn launch_all(&mut self, call: &Call, stop: &AtomicBool) -> Result<(), DeviceError> {
-        let steps = self.function(call.function).classes[call.class].steps.len();
-        match &self.graphs[call.function][call.class] {
-            Recorded::Graph(graph) => return Ok(self.stream.replay(graph)?),
-            Recorded::Never => {
-                self.launch(call, 0..steps, stop)?;
-                self.graphs[call.function][call.class] = Recorded::Launched;
-                return Ok(());
-            }
-            Recorded::Launched => {}
-        }
-        let steps = &self.function(call.function).classes[call.class].steps;
-        let graph =
-            self.stream.record(|| steps.iter().try_for_each(|step| step.ask(&self.stream)))?;
-        self.stream.replay(&graph)?;
-        self.graphs[call.function][call.class] = Recorded::Graph(graph);
         Ok(())
     }
 
@@ -313,6 +319,22 @@ impl Device for Cuda {
     ) -> Result<(), DeviceError> {
         self.function(call.function).expect_fit(call, &self.layout);
         self.guarded(|this| this.carry_out(call, &launches, stop))
+    }
+
+    fn most_ahead(&self) -> u32 {
+        if self.layout.chooses && self.marks.is_empty() { MOST_AHEAD } else { 0 }
+    }
+
+    fn run_ahead(
+        &mut self,
+        call: &Call,
+        times: u32,
+        stop: &AtomicBool,
+    ) -> Result<&[u32], DeviceError> {
+        assert!(times <= self.most_ahead(), "broken invariant `ahead.most`: {times} calls");
+        self.function(call.function).expect_fit(call, &self.layout);
+        self.guarded(|this| this.carry_on(call, times, stop))?;
+        Ok(&self.mirrors.chosen.values()[..(2 * times * call.outputs) as usize])
     }
 
     fn scratch(&mut self, call: &Call, buffer: BufferId) -> Result<&mut [bf16], DeviceError> {

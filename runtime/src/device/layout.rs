@@ -57,6 +57,8 @@ pub struct Layout {
     pub feature_tiles: u32,
     /// Values of a row of logits.
     pub vocabulary: u64,
+    /// Whether functions choose tokens themselves.
+    pub chooses: bool,
     /// Pages of the pool, and of one slot.
     pub pages: u32,
     pub slot_pages: u32,
@@ -116,6 +118,7 @@ impl Layout {
             feature_width,
             feature_tiles: u32::try_from(feature_tiles).ok()?.max(1),
             vocabulary: logits?,
+            chooses: port(functions(), Port::Chosen).is_some(),
             pages,
             slot_pages,
             layer_bytes: block.checked_mul(u64::from(pages))?,
@@ -124,6 +127,12 @@ impl Layout {
             choices: choices(functions())?,
             max_steps: functions().map(|function| function.steps.len()).max().unwrap_or_default(),
         })
+    }
+
+    /// Bytes of what the rows of one call chose.
+    #[must_use]
+    pub fn chosen_bytes(&self) -> u64 {
+        if self.chooses { 8 * u64::from(self.max_outputs) } else { 0 }
     }
 
     /// Number of the tap with this name.
@@ -157,6 +166,7 @@ impl Layout {
             total = total.checked_add(row.checked_mul(rows)?.checked_mul(2)?)?;
         }
         total = total.checked_add(self.layer_bytes.checked_mul(u64::from(self.layers))?)?;
+        total = total.checked_add(self.chosen_bytes())?;
         let taps = self.taps.iter().map(|(_, bytes)| bytes);
         let mut rest = taps.chain(self.choices.iter().map(|(_, bytes)| bytes));
         rest.try_fold(total, |total, bytes| total.checked_add(*bytes))

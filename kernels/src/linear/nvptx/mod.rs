@@ -114,7 +114,7 @@ fn product<P: Kernel + Clone + Send + 'static>(
     let most_rows = most_rows.saturating_mul(sizes.rows.per);
     match Few::of(&sizes, most_rows, target) {
         Some(few) => few_rows(problem, sizes, few),
-        None => tiled(problem, sizes, target),
+        None => tiled(problem, sizes, target, most_rows),
     }
 }
 
@@ -153,15 +153,16 @@ fn tiled<P: Kernel + Clone + Send + 'static>(
     problem: &P,
     sizes: Sizes,
     target: &Target,
+    most_rows: u32,
 ) -> Option<Box<dyn Kernel>> {
     let matches_scheme = matches!(sizes.scheme, Scheme::Bf16 | Scheme::Int8);
     if !matches_scheme || matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) {
         return None;
     }
-    if let Some(shape) = Warpgroups::of(&sizes, target) {
+    if let Some(shape) = Warpgroups::of(&sizes, most_rows, target) {
         return Some(by_warpgroups(problem, sizes, shape));
     }
-    let tile = Tile::of(sizes.weight_rows(), target);
+    let tile = Tile::of([sizes.weight_rows(), most_rows], target);
     let block = ThreadBlock {
         shared_bytes: tile.shared_bytes(),
         blocks_per_processor: 2,

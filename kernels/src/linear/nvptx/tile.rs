@@ -38,12 +38,14 @@ impl Tile {
     /// Rows that a product of many rows is expected to have, at least: one image tile, a prompt.
     const EXPECTED_ROWS: u32 = 1024;
 
-    /// The largest tile of which a product with `weight_rows` outputs gives every multiprocessor one.
+    /// The largest tile of which a product with `weight_rows` outputs, for calls of at most `most_rows`
+    /// rows, gives every multiprocessor one.
     #[must_use]
-    pub fn of(weight_rows: u32, target: &Target) -> Self {
+    pub fn of([weight_rows, most_rows]: [u32; 2], target: &Target) -> Self {
         let processors = target.gpu().map_or(1, |limits| limits.processors);
         let fills = |tile: &Self| {
-            weight_rows.div_ceil(tile.columns) * (Self::EXPECTED_ROWS / tile.rows) >= processors
+            let rows = most_rows.min(Self::EXPECTED_ROWS);
+            weight_rows.div_ceil(tile.columns) * rows.div_ceil(tile.rows) >= processors
         };
         [Self::LARGE, Self::MIDDLE].into_iter().find(fills).unwrap_or(Self::SMALL)
     }

@@ -44,22 +44,48 @@ pub struct Warpgroups {
 }
 
 impl Warpgroups {
-    /// Rows that a product of many rows is expected to have, at least.
+    /// Rows that a product of many rows is expected to have: one image tile, a prompt.
     const EXPECTED_ROWS: u32 = 1024;
 
-    /// For `target`, where it has such instructions and rows begin where its copies can.
+    /// Shared memory of a block, but for what is aligned.
+    const SHARED_BYTES: u64 = 226 << 10;
+
+    /// More steps than this on their way gain nothing.
+    const MOST_STAGES: u64 = 8;
+
+    /// For calls of at most `most_rows` rows on `target`, where it has such instructions and rows begin
+    /// where its copies can.
     #[must_use]
-    pub(crate) fn of(sizes: &Sizes, target: &Target) -> Option<Self> {
+    pub(crate) fn of(sizes: &Sizes, most_rows: u32, target: &Target) -> Option<Self> {
         let [row_bytes, _] = sizes.row_bytes();
         if !target.has("sm_90a") || !row_bytes.is_multiple_of(16) {
             return None;
         }
-        let blocks = sizes.weight_rows().div_ceil(256) * (Self::EXPECTED_ROWS / ROWS);
-        let wide = blocks >= target.gpu()?.processors;
-        Some(match wide {
-            true => Self { columns: 256, stages: 4 },
-            false => Self { columns: 128, stages: 6 },
-        })
+        let processors = target.gpu()?.processors;
+        let columns = (2..=8).rev().map(|runs| 32 * runs);
+        let columns = columns.min_by_key(|columns| {
+            Self::cost([sizes.weight_rows(), most_rows], *columns, processors)
+        });
+        Some(Self::with(columns?))
+    }
+
+    /// As many stages as fit.
+    fn with(columns: u32) -> Self {
+        let stage = Self { columns, stages: 1 }.stage_bytes() + 16;
+        let sums = 4 * u64::from(ROWS) * u64::from(columns);
+        let stages = (Self::SHARED_BYTES / stage).min(Self::MOST_STAGES);
+        assert!(stages * (stage - 16) >= sums, "the sums do not fit where the steps were");
+        Self { columns, stages }
+    }
+
+    /// What a product of the expected rows takes, relatively: all multiprocessors work for as many turns
+    /// as it takes to give every block to one, and what a block takes is what it reads, since all of
+    /// them read from the second-level cache faster than that gives (some 32 bytes for each
+    /// multiprocessor and cycle, and a step of 128 by 256 is multiplied in 1,024 cycles).
+    fn cost([weight_rows, most_rows]: [u32; 2], columns: u32, processors: u32) -> u32 {
+        let rows = most_rows.min(Self::EXPECTED_ROWS);
+        let blocks = weight_rows.div_ceil(columns) * rows.div_ceil(ROWS);
+        blocks.div_ceil(processors) * (ROWS + columns)
     }
 
     fn left_bytes(self) -> u64 {
@@ -247,5 +273,39 @@ fn stage<'c, T: Sum<'c>>(k: &mut Builder<'c>, staged: Staged<'c>, sums: &[T]) {
         let column = k.add_constant(column, 8 * (at as u64 / 2));
         let pair = [pair[0], pair[1]].map(|sum| sum.as_f32(k));
         staged.put(k, [row, column], pair);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_as_wide_as_leaves_few_multiprocessors_idle() {
+        let columns = |weight_rows, rows| {
+            let columns = (2..=8).rev().map(|runs| 32 * runs);
+            columns
+                .min_by_key(|columns| Warpgroups::cost([weight_rows, rows], *columns, 132))
+                .unwrap()
+        };
+        // The vision tower: q, k and v; gate and up; what goes back to the residual.
+        assert_eq!(columns(4608, 1024), 160);
+        assert_eq!(columns(8192, 4096), 256);
+        assert_eq!(columns(1536, 1024), 96);
+        // The decoder of the 2B: likewise.
+        assert_eq!(columns(4096, 4096), 256);
+        assert_eq!(columns(12_288, 4096), 256);
+        assert_eq!(columns(2048, 4096), 128);
+        // Many conversations: reading the weight is all there is, so all read at once.
+        assert_eq!(columns(2048, 64), 64);
+    }
+
+    #[test]
+    fn stages_fit_and_hold_the_sums() {
+        for runs in 2..=8 {
+            let shape = Warpgroups::with(32 * runs);
+            assert!((4..=8).contains(&shape.stages), "{shape:?}");
+            assert!(shape.stages * (shape.stage_bytes() + 16) <= 227 << 10);
+        }
     }
 }

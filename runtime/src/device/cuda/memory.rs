@@ -99,10 +99,26 @@ impl DeviceMemory {
         count: usize,
         stream: &Stream,
     ) -> Result<(), CudaError> {
-        let bytes = self.inside(offset, values, count);
+        self.read_to((values, 0), offset, count, stream)
+    }
+
+    /// The same to the place `first` of `values`.
+    pub fn read_to<T: Plain>(
+        &self,
+        (values, first): (&mut Pinned<T>, usize),
+        offset: u64,
+        count: usize,
+        stream: &Stream,
+    ) -> Result<(), CudaError> {
+        let bytes = count * size_of::<T>();
+        assert!(
+            first + count <= values.count && offset + bytes as u64 <= self.bytes,
+            "broken invariant `copy.inside`"
+        );
         // SAFETY: as in `write`, the other way round; nobody looks before the stream was waited for.
         let answer = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(values.start.cast(), self.start + offset, bytes, stream.raw())
+            let to = values.start.add(first).cast();
+            sys::cuMemcpyDtoHAsync_v2(to, self.start + offset, bytes, stream.raw())
         };
         check("copy from the GPU", answer)
     }

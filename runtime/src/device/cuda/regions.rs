@@ -9,6 +9,9 @@ use super::stream::Stream;
 use super::upload;
 use crate::device::{DeviceError, Layout};
 
+/// Most calls in a row that go on by themselves: what is computed in vain at the end of an answer.
+pub(super) const MOST_AHEAD: u32 = 8;
+
 /// Memory of the GPU that kernels touch.
 pub(super) struct Regions {
     pub weights: DeviceMemory,
@@ -20,6 +23,7 @@ pub(super) struct Regions {
     /// What `prefill` reads.
     pub features: DeviceMemory,
     pub logits: DeviceMemory,
+    pub chosen: DeviceMemory,
     /// The pools of all layers, one after another.
     pub cache: DeviceMemory,
     /// From one layer's pool to the next.
@@ -37,6 +41,8 @@ pub(super) struct Mirrors {
     pub pixels: Pinned<bf16>,
     pub features: Pinned<bf16>,
     pub logits: Pinned<bf16>,
+    /// Of [`MOST_AHEAD`] calls.
+    pub chosen: Pinned<u32>,
     pub taps: Vec<Pinned<f32>>,
     pub choices: Pinned<u32>,
     /// Of the arena, when it was looked at between launches.
@@ -67,6 +73,7 @@ impl Regions {
             new_features: memory("new features", sizes.new_features)?,
             features: memory("features", sizes.features)?,
             logits: memory("logits", sizes.logits)?,
+            chosen: memory("chosen tokens", layout.chosen_bytes())?,
             cache: memory("the cache", sizes.cache)?,
             cache_pitch: sizes.cache_pitch,
             taps: taps.collect::<Result<_, _>>()?,
@@ -105,6 +112,7 @@ impl Regions {
             Place::Port { port: Port::Features } if writes_features => self.new_features.at(0),
             Place::Port { port: Port::Features } => self.features.at(0),
             Place::Port { port: Port::Logits } => self.logits.at(0),
+            Place::Port { port: Port::Chosen } => self.chosen.at(0),
             Place::Tap { name } => {
                 let index = layout.tap(name);
                 let index = index.expect("broken invariant `layout.taps`: a tap is missing");
@@ -123,11 +131,13 @@ impl Mirrors {
     pub fn new(regions: &Regions, layout: &Layout, stream: &Stream) -> Result<Self, DeviceError> {
         let context = stream.context();
         let taps = layout.taps.iter().map(|(_, bytes)| Pinned::new(context, "taps", bytes / 4));
+        let chosen = layout.chosen_bytes() / 4 * u64::from(MOST_AHEAD);
         Ok(Self {
             control: Pinned::new(context, "the control block", layout.control.words as u64)?,
             pixels: Pinned::new(context, "pictures", regions.pixels.bytes() / 2)?,
             features: Pinned::new(context, "features", regions.features.bytes() / 2)?,
             logits: Pinned::new(context, "logits", regions.logits.bytes() / 2)?,
+            chosen: Pinned::new(context, "chosen tokens", chosen)?,
             taps: taps.collect::<Result<_, _>>()?,
             choices: Pinned::new(context, "choices", regions.choices.bytes() / 4)?,
             scratch: None,
@@ -169,6 +179,7 @@ impl Sizes {
             choices_pitch,
             rest: taps
                 .saturating_add(layout.arena_bytes)
+                .saturating_add(layout.chosen_bytes())
                 .saturating_add(4 * layout.control.words as u64),
         }
     }

@@ -74,6 +74,7 @@ pub(super) struct Regions {
     /// What `prefill` reads.
     pub features: Memory,
     pub logits: Memory,
+    pub chosen: Memory,
     /// The pool of each layer.
     pub layers: Vec<Memory>,
     pub taps: Vec<Memory>,
@@ -160,6 +161,7 @@ fn resolve(
         Place::Port { port: Port::Features } if writes_features => regions.new_features.start(),
         Place::Port { port: Port::Features } => regions.features.start(),
         Place::Port { port: Port::Logits } => regions.logits.start(),
+        Place::Port { port: Port::Chosen } => regions.chosen.start(),
         Place::Tap { name } => {
             let index = layout.tap(name).expect("broken invariant `layout.taps`: a tap is missing");
             regions.taps[index].start()
