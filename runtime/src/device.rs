@@ -116,6 +116,14 @@ pub trait Device: Send {
     /// the device was made.
     fn times(&self) -> &[StepTime];
 
+    /// From here on, take the times of steps or leave them; whether leaving them makes a call faster.
+    ///
+    /// Where it does not (the default), they are always taken if they were asked for when the device
+    /// was made, and this changes nothing.
+    fn want_times(&mut self, _wanted: bool) -> bool {
+        false
+    }
+
     /// What it can do at best, when it can tell; `None` where the processor of this machine computes.
     fn limits(&mut self) -> Option<Result<Limits, DeviceError>> {
         None

@@ -131,6 +131,20 @@ impl Engine {
         self.device.limits()
     }
 
+    /// From here on, take the times of steps or leave them, where [`Options::times`] made that
+    /// possible; whether leaving them makes calls faster.
+    ///
+    /// [`Options::times`]: crate::Options::times
+    pub fn want_times(&mut self, wanted: bool) -> bool {
+        self.device.want_times(wanted)
+    }
+
+    /// Most rows of one call of `decode`.
+    #[must_use]
+    pub fn decode_rows(&self) -> u32 {
+        self.largest(self.index("decode", Twin::Production))
+    }
+
     /// Let `slot` have positions up to `positions`; it gives back pages beyond.
     ///
     /// Refuses when the pool is used up by other slots.

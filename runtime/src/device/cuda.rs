@@ -51,8 +51,10 @@ pub struct Cuda {
     /// For each function and class, what was recorded.
     graphs: Vec<Vec<Recorded>>,
     functions: Vec<Option<FunctionTable>>,
-    /// One before each step and one behind the last; empty unless times are wanted.
+    /// One before each step and one behind the last; empty unless times may be wanted.
     marks: Vec<Event>,
+    /// Whether marks are set: steps are then launched one by one.
+    marking: bool,
     times: Vec<StepTime>,
     /// What was looked at between launches and may have been changed: byte of the arena, values.
     looked_at: Option<(u64, usize)>,
@@ -99,6 +101,7 @@ impl Cuda {
             graphs: functions.iter().map(never).collect(),
             functions,
             marks: marks.collect::<Result<_, _>>()?,
+            marking: layout.capacity.times,
             times: Vec::with_capacity(layout.max_steps),
             looked_at: None,
             lost: None,
@@ -170,7 +173,7 @@ impl Cuda {
             self.send(call)?;
         }
         self.return_scratch()?;
-        let whole = *launches == (0..all) && self.marks.is_empty();
+        let whole = *launches == (0..all) && !self.marking;
         if whole {
             self.launch_all(call, stop)?;
         } else {
@@ -220,16 +223,17 @@ impl Cuda {
         stop: &AtomicBool,
     ) -> Result<(), DeviceError> {
         let class = &self.function(call.function).classes[call.class];
+        let marks: &[Event] = if self.marking { &self.marks } else { &[] };
         for index in steps.clone() {
             if stop.load(Ordering::SeqCst) {
                 return Err(DeviceError::Interrupted);
             }
-            if let Some(mark) = self.marks.get(index) {
+            if let Some(mark) = marks.get(index) {
                 mark.mark(&self.stream)?;
             }
             class.steps[index].ask(&self.stream)?;
         }
-        if let Some(mark) = self.marks.get(steps.end) {
+        if let Some(mark) = marks.get(steps.end) {
             mark.mark(&self.stream)?;
         }
         Ok(())
@@ -270,7 +274,7 @@ impl Cuda {
         if launches.start == 0 {
             self.times.clear();
         }
-        if self.marks.is_empty() || launches.is_empty() {
+        if !self.marking || launches.is_empty() {
             return Ok(());
         }
         let function = self.function(call.function);
@@ -374,6 +378,11 @@ impl Device for Cuda {
 
     fn times(&self) -> &[StepTime] {
         &self.times
+    }
+
+    fn want_times(&mut self, wanted: bool) -> bool {
+        self.marking = wanted && !self.marks.is_empty();
+        true
     }
 
     fn limits(&mut self) -> Option<Result<Limits, DeviceError>> {
