@@ -96,9 +96,7 @@ pub trait Device: Send {
     }
 
     /// Carry out a call of `decode` `times` times, from the second on with what the rows chose, one
-    /// position further; wait for the end of all. Gives two words for each output of each call: the
-    /// most probable token and the first one whose logit is none; [`NOTHING`] for
-    /// either where there is none.
+    /// position further; wait for the end of all.
     ///
     /// # Panics
     ///
@@ -108,8 +106,14 @@ pub trait Device: Send {
         _call: &Call,
         times: u32,
         _stop: &AtomicBool,
-    ) -> Result<&[u32], DeviceError> {
+    ) -> Result<(), DeviceError> {
         panic!("broken invariant `ahead.most`: {times} calls")
+    }
+
+    /// Two words for each output of each of those calls: the most probable token, and the first one
+    /// whose logit is none; [`NOTHING`] for either where there is none.
+    fn chosen(&self) -> &[u32] {
+        &[]
     }
 
     /// The call's rows of a bf16 buffer in the arena, between two launches of the call; the next
@@ -141,6 +145,14 @@ pub trait Device: Send {
     /// Times of the last call's steps, in the order of the function; empty unless asked for when
     /// the device was made.
     fn times(&self) -> &[StepTime];
+
+    /// From here on, take the times of steps or leave them; whether leaving them makes a call faster.
+    ///
+    /// Where it does not (the default), they are always taken if they were asked for when the device
+    /// was made, and this changes nothing.
+    fn want_times(&mut self, _wanted: bool) -> bool {
+        false
+    }
 
     /// What it can do at best, when it can tell; `None` where the processor of this machine computes.
     fn limits(&mut self) -> Option<Result<Limits, DeviceError>> {

@@ -131,6 +131,14 @@ impl Engine {
         self.device.limits()
     }
 
+    /// From here on, take the times of steps or leave them, where [`Options::times`] made that
+    /// possible; whether leaving them makes calls faster.
+    ///
+    /// [`Options::times`]: crate::Options::times
+    pub fn want_times(&mut self, wanted: bool) -> bool {
+        self.device.want_times(wanted)
+    }
+
     /// Let `slot` have positions up to `positions`; it gives back pages beyond.
     ///
     /// Refuses when the pool is used up by other slots.
@@ -261,31 +269,40 @@ impl Engine {
         self.device.most_ahead()
     }
 
-    /// As [`Self::decode`], `times` times, each with the token that is the most probable one after the
-    /// one before: the ids that were chosen, one for each time, as far as there is something to choose.
-    /// The logits of a time without one are not there; decode it again to see them.
+    /// As [`Self::decode`], `times` times, each with the tokens that are the most probable ones after
+    /// those before: what was chosen, time after time and row after row; `None` where there was nothing
+    /// to choose. Logits are not there: decode again to see them.
     ///
-    /// Expects the slot to hold all the positions.
+    /// Expects each slot to hold all its positions.
     ///
     /// # Panics
     ///
-    /// When the device does not choose so often.
-    pub fn decode_ahead(
-        &mut self,
-        row: Row,
+    /// When the device does not choose so often, or as [`Self::decode`].
+    pub fn decode_ahead<'e>(
+        &'e mut self,
+        rows: &[Row],
         times: u32,
         stop: &AtomicBool,
-    ) -> Result<impl Iterator<Item = u32>, DeviceError> {
-        let function = self.decode_function(1);
-        let class = self.class(function, 1);
-        let call = Call { function, class, tokens: 1, images: 0, outputs: 1 };
-        self.fill_decode(&[row]);
+        watch: Watch,
+    ) -> Result<impl Iterator<Item = Option<u32>> + use<'e>, DeviceError> {
+        let tokens = u32::try_from(rows.len()).expect("broken invariant `decode.rows`: too many");
+        let function = self.decode_function(tokens);
+        let class = self.class(function, tokens);
+        let call = Call { function, class, tokens, images: 0, outputs: tokens };
+        self.fill_decode(rows);
         self.fill_common(&call);
-        let chosen = self.device.run_ahead(&call, times, stop)?;
-        Ok(chosen
-            .chunks_exact(2)
-            .take_while(|words| words[0] != NOTHING && words[1] == NOTHING)
-            .map(|words| words[0]))
+        self.device.run_ahead(&call, times, stop)?;
+        let positions = rows.iter().map(|row| u64::from(row.position) + 1).sum::<u64>();
+        for time in 0..times {
+            let looks = positions + u64::from(time * tokens);
+            let attention = Attention { positions: looks, looks };
+            self.tell(&call, Told { attention, image_rows: &[], outputs: 0..tokens }, watch);
+        }
+        let words = (2 * times * tokens) as usize;
+        Ok(self.device.chosen()[..words].chunks_exact(2).map(|words| {
+            let chosen = words[0] != NOTHING && words[1] == NOTHING;
+            chosen.then_some(words[0])
+        }))
     }
 
     /// Logits of output `row` of the last call.
@@ -303,7 +320,7 @@ impl Engine {
 
     /// Most rows of one call of `decode`.
     #[must_use]
-    pub fn most_decoded(&self) -> u32 {
+    pub fn decode_rows(&self) -> u32 {
         let functions = ["decode", "decode.wide"].into_iter();
         let functions = functions.filter_map(|name| self.find(name, Twin::Production));
         functions.map(|function| self.largest(function)).max().unwrap_or_default()

@@ -302,7 +302,10 @@ impl Run<'_, '_> {
         engine.hold(slot, position + times).map_err(RunError::Full)?;
         let id = *self.ids.last().expect("broken invariant `decode.after_a_token`");
         let row = Row { slot, position, id };
-        self.ahead.extend(engine.decode_ahead(row, times, self.request.interrupt)?);
+        let program = self.session.program;
+        let mut watch = |done: &Done| program.tell(done);
+        let chosen = engine.decode_ahead(&[row], times, self.request.interrupt, &mut watch)?;
+        self.ahead.extend(chosen.map_while(|id| id));
         Ok(())
     }
 

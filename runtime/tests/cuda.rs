@@ -187,8 +187,36 @@ fn a_gpu_is_measured_against_its_own_limits() {
     assert_eq!(report["threads"], 1, "{report:#}");
     // Four multiprocessors at 1 GHz, 2,048 operations each in a cycle.
     assert!(text.contains("8192000000000"), "{report:#}");
+    assert_eq!(report["limits"]["operations_origin"], "data_sheet");
     let device = report["device"].as_str().unwrap();
     assert!(device.ends_with("compute capability 8.0, PTX assembled by the driver"), "{device}");
+    let given = [&arguments[..], &["--operations", "3e12,7e12"]].concat();
+    let report: serde_json::Value =
+        serde_json::from_str(&output(on_gpu(toys.path(), "memory=16M", &given))).unwrap();
+    assert_eq!(report["limits"]["operations"]["median"], 3e12);
+    assert_eq!(report["limits"]["operations_origin"], "given");
+}
+
+#[test]
+fn a_bench_of_a_gpu_times_calls_as_they_are_made_and_kernels_apart() {
+    let toys = toys();
+    let sizes = ["--prefill", "20", "--decode", "3", "--repeat", "1", "--tiles", "0"];
+    let arguments = [&["bench", "gpu.sail", "--batch", "5"], &sizes[..]].concat();
+    let text = output(on_gpu(toys.path(), "memory=16M", &[&arguments[..], &["--json"]].concat()));
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let families = report["families"]["decode"].as_object().unwrap();
+    let seconds = families.values().map(|family| family["seconds"].as_f64().unwrap());
+    assert!(seconds.sum::<f64>() > 0.0, "{report:#}");
+    let together = report["decode_rows"].as_u64().unwrap();
+    let decode = report["runs"].as_array().unwrap().last().unwrap();
+    assert_eq!(decode["name"], "5 x decode 3 at 20");
+    assert_eq!(decode["calls"], 3 * 5_u64.div_ceil(together));
+    assert!(decode["steps_per_call"].as_f64().unwrap() > 0.0, "{report:#}");
+    // What is not marked is recorded: a driver that makes no graph shows that there was to be one.
+    let graphless = on_gpu(toys.path(), "memory=16M,graph:1=801", &arguments);
+    let output = { graphless }.output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("graph"), "{errors}");
 }
 
 #[test]

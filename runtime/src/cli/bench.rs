@@ -10,15 +10,21 @@ use clap::Args;
 use sail_ir::output;
 
 use super::experts::ExpertProfiler;
-use super::measure::Probe;
+use super::measure::{Operations, Probe};
 use super::progress::Progress;
 use super::{Failure, Machine, boxed};
 use crate::device::signal;
 use crate::{Options, Program, RunError};
 
+/// Positions that the question with a picture of one tile has room in.
+const LEAST_CONTEXT: u32 = 512;
+
 /// Measure speed, against what this machine can do in the same seconds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+On a GPU, calls are measured as conversations make them, and again with a mark around each kernel
+for the table of families; its memory is measured by a copy inside of it.
+
 Every repetition stands beside a measurement of the machine's own limits: bytes that all threads read
 from memory in a second, and multiplications and additions they do in registers with the widest
 instruction for bf16 that the artifact may use. Shares are of those.
@@ -33,6 +39,9 @@ pub struct Bench {
     /// Tokens written after it.
     #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..))]
     decode: u32,
+    /// Conversations that write at once, each at that depth.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
     /// Image tiles of one call of the vision tower; 0 leaves pictures out.
     #[arg(long, value_name = "N", default_value = "1")]
     tiles: u32,
@@ -43,6 +52,10 @@ pub struct Bench {
     /// `.svg`. Counting is in the times.
     #[arg(long, value_name = "FILE")]
     profile_experts: Option<PathBuf>,
+    /// Operations in a second that shares are of, in floats and in 8-bit integers, where they were
+    /// measured elsewhere: `650e12,1200e12`.
+    #[arg(long, value_name = "F,B")]
+    operations: Option<Operations>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -53,7 +66,7 @@ pub struct Bench {
 impl Bench {
     pub fn run(&self) -> Result<(), Failure> {
         signal::listen();
-        let options = Options { times: true, ..self.machine.options() };
+        let options = self.options();
         let start = Instant::now();
         let program = Program::open(&self.file, &options).map_err(boxed)?;
         let load = start.elapsed().as_secs_f64();
@@ -64,13 +77,14 @@ impl Bench {
         let sizes = runs::Sizes {
             prefill: self.prefill,
             decode: self.decode,
+            batch: self.batch,
             tiles: self.tiles,
             repeat: self.repeat,
         };
         let path = self.profile_experts.as_deref();
         let profiler = path.map(|path| ExpertProfiler::new(&program, path)).transpose()?;
         let probe = Probe::new(&program, options.threads);
-        let probe = probe.map_err(|error| boxed(RunError::Device(error)))?;
+        let probe = probe.map_err(|error| boxed(RunError::Device(error)))?.with(self.operations);
         let watched =
             runs::Watched { program: &program, probe: &probe, profiler: profiler.as_ref() };
         let runs = runs::measure(&watched, sizes, &mut progress)?;
@@ -84,5 +98,14 @@ impl Bench {
             false => report.text(),
         };
         output::put(&text).map_err(boxed)
+    }
+
+    /// Room for all conversations. Of several, each has what is measured and no more unless asked:
+    /// their cache would be most of the memory.
+    fn options(&self) -> Options {
+        let options = self.machine.options();
+        let needed = self.prefill.saturating_add(self.decode).max(LEAST_CONTEXT);
+        let several = (self.batch > 1).then_some(needed);
+        Options { times: true, slots: self.batch, context: options.context.or(several), ..options }
     }
 }

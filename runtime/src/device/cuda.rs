@@ -47,11 +47,13 @@ const EARLY_IN_GRAPHS: Pair = Pair(12, 3);
 /// See the module. Fields are dropped in this order: work before what it touches.
 pub struct Cuda {
     stream: Stream,
-    /// The launches of each function and class; empty where times of steps are wanted.
+    /// The launches of each function and class.
     graphs: Vec<Vec<Graph>>,
     functions: Vec<Option<FunctionTable>>,
-    /// One before each step and one behind the last; empty unless times are wanted.
+    /// One before each step and one behind the last; empty unless times may be wanted.
     marks: Vec<Event>,
+    /// Whether marks are set: steps are then launched one by one.
+    marking: bool,
     times: Vec<StepTime>,
     /// What was looked at between launches and may have been changed: byte of the arena, values.
     looked_at: Option<(u64, usize)>,
@@ -82,11 +84,10 @@ impl Cuda {
         let marks = if layout.capacity.times { layout.max_steps + 1 } else { 0 };
         let marks = (0..marks).map(|_| Event::new(&context, true));
         let recorded = |function: &Option<FunctionTable>| {
-            let classes = function.iter().flat_map(|function| &function.classes);
-            let classes = classes.filter(|_| !layout.capacity.times);
             let record = |class: &ClassTable| {
                 stream.record(|| class.steps.iter().try_for_each(|step| step.ask(&stream)))
             };
+            let classes = function.iter().flat_map(|function| &function.classes);
             classes.map(record).collect()
         };
         let graphs = functions.iter().map(recorded).collect::<Result<_, _>>()?;
@@ -95,6 +96,7 @@ impl Cuda {
             graphs,
             functions,
             marks: marks.collect::<Result<_, _>>()?,
+            marking: layout.capacity.times,
             times: Vec::with_capacity(layout.max_steps),
             looked_at: None,
             lost: None,
@@ -196,8 +198,9 @@ impl Cuda {
             self.send(call)?;
         }
         self.return_scratch()?;
-        let graph = self.graphs[call.function].get(call.class).filter(|_| *launches == (0..all));
-        if let Some(graph) = graph {
+        let graphs = &self.graphs[call.function];
+        let whole = *launches == (0..all) && !self.marking;
+        if let Some(graph) = graphs.get(call.class).filter(|_| whole) {
             self.stream.replay(graph)?;
         } else {
             let function = self.function(call.function);
@@ -226,16 +229,17 @@ impl Cuda {
         stop: &AtomicBool,
     ) -> Result<(), DeviceError> {
         let class = &self.function(call.function).classes[call.class];
+        let marks: &[Event] = if self.marking { &self.marks } else { &[] };
         for index in steps.clone() {
             if stop.load(Ordering::SeqCst) {
                 return Err(DeviceError::Interrupted);
             }
-            if let Some(mark) = self.marks.get(index) {
+            if let Some(mark) = marks.get(index) {
                 mark.mark(&self.stream)?;
             }
             class.steps[index].ask(&self.stream)?;
         }
-        if let Some(mark) = self.marks.get(steps.end) {
+        if let Some(mark) = marks.get(steps.end) {
             mark.mark(&self.stream)?;
         }
         Ok(())
@@ -276,7 +280,7 @@ impl Cuda {
         if launches.start == 0 {
             self.times.clear();
         }
-        if self.marks.is_empty() || launches.is_empty() {
+        if !self.marking || launches.is_empty() {
             return Ok(());
         }
         let function = self.function(call.function);
@@ -322,19 +326,17 @@ impl Device for Cuda {
     }
 
     fn most_ahead(&self) -> u32 {
-        if self.layout.chooses && self.marks.is_empty() { MOST_AHEAD } else { 0 }
+        if self.layout.chooses && !self.marking { MOST_AHEAD } else { 0 }
     }
 
-    fn run_ahead(
-        &mut self,
-        call: &Call,
-        times: u32,
-        stop: &AtomicBool,
-    ) -> Result<&[u32], DeviceError> {
+    fn run_ahead(&mut self, call: &Call, times: u32, stop: &AtomicBool) -> Result<(), DeviceError> {
         assert!(times <= self.most_ahead(), "broken invariant `ahead.most`: {times} calls");
         self.function(call.function).expect_fit(call, &self.layout);
-        self.guarded(|this| this.carry_on(call, times, stop))?;
-        Ok(&self.mirrors.chosen.values()[..(2 * times * call.outputs) as usize])
+        self.guarded(|this| this.carry_on(call, times, stop))
+    }
+
+    fn chosen(&self) -> &[u32] {
+        self.mirrors.chosen.values()
     }
 
     fn scratch(&mut self, call: &Call, buffer: BufferId) -> Result<&mut [bf16], DeviceError> {
@@ -396,6 +398,11 @@ impl Device for Cuda {
 
     fn times(&self) -> &[StepTime] {
         &self.times
+    }
+
+    fn want_times(&mut self, wanted: bool) -> bool {
+        self.marking = wanted && !self.marks.is_empty();
+        true
     }
 
     fn limits(&mut self) -> Option<Result<Limits, DeviceError>> {

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::runs::{FIRST_TOUCH, Family, Phase, Repetition, Runs};
+use super::runs::{FIRST_TOUCH, Family, Phase, Repetition, Runs, Sizes};
 use crate::Program;
-use crate::cli::measure::Spread;
+use crate::cli::measure::{Origin, Spread};
 use crate::trace::Limits;
 
 /// Everything that is printed.
@@ -35,6 +35,18 @@ struct Line {
     limit: &'static str,
     /// Bytes in a second that the machine could read beside it.
     read_bytes: Spread,
+    call: Call,
+}
+
+/// One call of a phase, of the middle repetition.
+struct Call {
+    /// Calls of a repetition.
+    count: u64,
+    /// Steps of one; on a GPU each is the launch of a kernel.
+    steps: f64,
+    seconds: f64,
+    /// Seconds that its work needs at the limits.
+    limit: f64,
 }
 
 impl<'p> Report<'p> {
@@ -53,8 +65,12 @@ impl<'p> Report<'p> {
         let tokens = f64::from(sizes.prefill);
         let name = format!("prefill {}", sizes.prefill);
         lines.push(line(name, &self.runs.prefill, "tokens/s", |seconds| tokens / seconds));
-        let tokens = f64::from(sizes.decode);
-        let name = format!("decode {} at {}", sizes.decode, sizes.prefill);
+        let tokens = f64::from(sizes.decode) * f64::from(sizes.batch);
+        let several = match sizes.batch {
+            1 => String::new(),
+            batch => format!("{batch} x "),
+        };
+        let name = format!("{several}decode {} at {}", sizes.decode, sizes.prefill);
         lines.push(line(name, &self.runs.decode, "tokens/s", |seconds| tokens / seconds));
         lines
     }
@@ -78,10 +94,16 @@ impl<'p> Report<'p> {
         put(format_args!("{}  {}", self.program.file(), self.program.manifest().target));
         put(format_args!("  {}", self.program.device()));
         put(format_args!(
-            "  limits          reads {} GB/s, computes {} GOP/s in floats, {} in 8-bit integers",
+            "  limits          {} {} GB/s, computes {} GOP/s in floats, {} in 8-bit integers{}",
+            if self.runs.gpu { "copies" } else { "reads" },
             spread(read, 1e9),
             spread(floats, 1e9),
             spread(bytes, 1e9),
+            match self.runs.origin {
+                Origin::Measured => "",
+                Origin::DataSheet => ", by its data sheet",
+                Origin::Given => ", as given",
+            },
         ));
         put(format_args!(
             "  load            {:.3} s, {:.3} s to the logits of a prompt of {FIRST_TOUCH} tokens",
@@ -91,7 +113,7 @@ impl<'p> Report<'p> {
             "  first token     {:.3} s [{:.3} .. {:.3}], prompt of {} tokens",
             first.median, first.min, first.max, self.runs.first_token.1
         ));
-        for Line { name, rate, unit, share, limit, .. } in self.lines() {
+        for Line { name, rate, unit, share, limit, call, .. } in self.lines() {
             put(format_args!(
                 "  {name:<15} {:.1} {unit} [{:.1} .. {:.1}], {:.0} % [{:.0} .. {:.0}] of the limit of {limit}",
                 rate.median,
@@ -100,6 +122,17 @@ impl<'p> Report<'p> {
                 share.median * 100.0,
                 share.min * 100.0,
                 share.max * 100.0,
+            ));
+            if self.runs.gpu {
+                put(format_args!("{:<17} {}", "", self.call_line(&call)));
+            }
+        }
+        let Sizes { batch, .. } = self.runs.sizes;
+        let together = self.runs.decode_rows;
+        if batch > together {
+            put(format_args!(
+                "  a token of each of the {batch} conversations takes {} calls: one decodes at most {together}",
+                batch.div_ceil(together)
             ));
         }
         for (name, phase) in self.phases() {
@@ -127,14 +160,26 @@ impl<'p> Report<'p> {
         text
     }
 
+    /// A call's time in parts, and the launches of its kernels.
+    fn call_line(&self, call: &Call) -> String {
+        let Call { count, steps, seconds, limit } = call;
+        format!(
+            "{:.3} ms a call: the limit {:.3}, the rest {:.3}; {steps:.0} kernels a call, {count} call{}",
+            seconds * 1e3,
+            limit * 1e3,
+            (seconds - limit) * 1e3,
+            if *count == 1 { "" } else { "s" },
+        )
+    }
+
     fn phases(&self) -> impl Iterator<Item = (&'static str, &Phase)> {
         let vision = self.runs.vision.iter().map(|phase| ("vision", phase));
         vision.chain([("prefill", &self.runs.prefill), ("decode", &self.runs.decode)])
     }
 
-    /// Time of all threads in all repetitions.
+    /// Time of all threads in all repetitions that families were timed in.
     fn thread_seconds(&self, phase: &Phase) -> f64 {
-        let seconds: f64 = phase.repetitions.iter().map(|repetition| repetition.seconds).sum();
+        let seconds: f64 = phase.observed.iter().sum();
         seconds * self.runs.threads as f64
     }
 
@@ -170,6 +215,10 @@ impl<'p> Report<'p> {
                 "share": line.share,
                 "limit": line.limit,
                 "read_bytes": line.read_bytes,
+                "calls": line.call.count,
+                "steps_per_call": line.call.steps,
+                "seconds_per_call": line.call.seconds,
+                "limit_seconds_per_call": line.call.limit,
             })
         });
         let families = self.phases().map(|(name, phase)| {
@@ -188,6 +237,9 @@ impl<'p> Report<'p> {
             });
             (name.to_owned(), Value::Object(families.collect()))
         });
+        let observed = self.phases().map(|(name, phase)| {
+            (name.to_owned(), json!(Spread::of(phase.observed.iter().copied())))
+        });
         json!({
             "schema": "sail.bench/1",
             "root": self.program.artifact().root_hash(),
@@ -195,7 +247,12 @@ impl<'p> Report<'p> {
             "device": self.program.device(),
             "threads": self.runs.threads,
             "sizes": self.runs.sizes,
-            "limits": {"read_bytes": read, "operations": floats, "byte_operations": bytes},
+            "limits": {
+                "read_bytes": read, "operations": floats, "byte_operations": bytes,
+                "operations_origin": self.runs.origin,
+            },
+            "decode_rows": self.runs.decode_rows,
+            "observed_seconds": Value::Object(observed.collect()),
             "load_seconds": self.opening.load,
             "start_seconds": self.opening.start,
             "first_token_seconds": Spread::of(self.runs.first_token.0.iter().copied()),
@@ -215,9 +272,26 @@ fn line(name: String, phase: &Phase, unit: &'static str, rate: impl Fn(f64) -> f
         name,
         rate: Spread::of(repetitions.iter().map(|one| rate(one.seconds))),
         unit,
-        share: Spread::of(repetitions.iter().map(|one| one.work.floor(&one.limits) / one.seconds)),
+        share: Spread::of(repetitions.iter().map(|one| one.floor() / one.seconds)),
         limit: if 2 * reading > repetitions.len() { "reading" } else { "computing" },
         read_bytes: Spread::of(repetitions.iter().map(|one| one.limits.read_bytes)),
+        call: call(repetitions),
+    }
+}
+
+/// # Panics
+///
+/// When there are no repetitions.
+fn call(repetitions: &[Repetition]) -> Call {
+    let mut by_time: Vec<&Repetition> = repetitions.iter().collect();
+    by_time.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
+    let middle = by_time[by_time.len() / 2];
+    let each = middle.calls.max(1) as f64;
+    Call {
+        count: middle.calls,
+        steps: middle.steps as f64 / each,
+        seconds: middle.seconds / each,
+        limit: middle.floor() / each,
     }
 }
 

@@ -1,14 +1,16 @@
 //! The measurements: vision, prefill, decode and a first token, each beside the machine's limits.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Range;
 use std::time::Instant;
 
 use half::bf16;
+use sail_ir::id::KernelId;
 use serde::Serialize;
 
 use crate::cli::experts::ExpertProfiler;
-use crate::cli::measure::Probe;
+use crate::cli::measure::{Origin, Probe};
 use crate::cli::progress::Progress;
 use crate::cli::{Failure, boxed};
 use crate::device::signal;
@@ -23,6 +25,8 @@ use crate::{Picture, Program, Request, RunError, Session};
 pub struct Sizes {
     pub prefill: u32,
     pub decode: u32,
+    /// Conversations that are decoded together.
+    pub batch: u32,
     pub tiles: u32,
     pub repeat: u32,
 }
@@ -31,6 +35,12 @@ pub struct Sizes {
 pub struct Runs {
     pub sizes: Sizes,
     pub threads: usize,
+    /// Where the limit of operations comes from.
+    pub origin: Origin,
+    /// Whether the device tells its limits by itself: a GPU.
+    pub gpu: bool,
+    /// Most conversations of one call of `decode`.
+    pub decode_rows: u32,
     pub vision: Option<Phase>,
     pub prefill: Phase,
     pub decode: Phase,
@@ -43,6 +53,9 @@ pub struct Runs {
 #[derive(Default)]
 pub struct Phase {
     pub repetitions: Vec<Repetition>,
+    /// Seconds of the repetitions that the times of families are from: the same where taking them
+    /// costs nothing, others where it does.
+    pub observed: Vec<f64>,
     pub families: BTreeMap<String, Family>,
 }
 
@@ -51,6 +64,16 @@ pub struct Repetition {
     pub seconds: f64,
     pub work: Work,
     pub limits: Limits,
+    pub calls: u64,
+    /// Steps of all calls; on a GPU each is the launch of a kernel.
+    pub steps: u64,
+}
+
+impl Repetition {
+    /// Seconds that its work needs at the limits.
+    pub fn floor(&self) -> f64 {
+        self.work.floor(&self.limits)
+    }
 }
 
 /// What all steps of one kernel family did in all repetitions.
@@ -97,7 +120,8 @@ pub fn measure(
     let image_positions = program.manifest().tiling.tokens_per_tile.saturating_mul(sizes.tiles);
     let pictures = ContextError { tiles: sizes.tiles, image_positions, ..nothing_asked(program) };
     has_room(program, pictures)?;
-    let mut bench = Bench { program, sizes, probe, profiler };
+    let pixels = pixels(&program.engine());
+    let mut bench = Bench { program, sizes, probe, profiler, pixels };
     bench.carry_out(progress).map_err(boxed)
 }
 
@@ -127,6 +151,8 @@ struct Bench<'p> {
     sizes: Sizes,
     probe: &'p Probe<'p>,
     profiler: Option<&'p ExpertProfiler>,
+    /// Pictures of no particular content, for the largest call.
+    pixels: Vec<bf16>,
 }
 
 impl Bench<'_> {
@@ -142,17 +168,27 @@ impl Bench<'_> {
         let mut vision = Phase::default();
         let mut prefill = Phase::default();
         let mut decode = Phase::default();
+        let Sizes { prefill: depth, decode: count, batch, .. } = self.sizes;
+        let apart = self.program.engine().want_times(false);
+        for slot in 1..batch {
+            read_into(&mut self.program.engine(), slot, depth, &mut |_| {})?;
+        }
+        if apart {
+            self.prepare(eyes)?;
+        }
         let mut first = (Vec::new(), 0);
         for _ in 0..repeat {
             if eyes {
-                self.repetition(&mut vision, &|engine, watch| see(engine, tiles, watch))?;
+                self.repetition(&mut vision, apart, &|engine, watch| {
+                    see(engine, tiles, &self.pixels, watch)
+                })?;
                 tick();
             }
-            let count = self.sizes.prefill;
-            self.repetition(&mut prefill, &|engine, watch| read(engine, count, watch))?;
+            self.repetition(&mut prefill, apart, &|engine, watch| read(engine, depth, watch))?;
             tick();
-            let Sizes { prefill: depth, decode: count, .. } = self.sizes;
-            self.repetition(&mut decode, &|engine, watch| write(engine, depth, count, watch))?;
+            self.repetition(&mut decode, apart, &|engine, watch| {
+                write(engine, depth..depth + count, batch, watch)
+            })?;
             tick();
             let (seconds, tokens) = self.first_token(eyes)?;
             first.0.push(seconds);
@@ -162,6 +198,9 @@ impl Bench<'_> {
         Ok(Runs {
             sizes: self.sizes,
             threads: self.probe.threads,
+            origin: self.probe.origin(),
+            gpu: self.probe.tells(),
+            decode_rows: self.program.engine().decode_rows(),
             vision: eyes.then_some(vision),
             prefill,
             decode,
@@ -169,23 +208,31 @@ impl Bench<'_> {
         })
     }
 
-    /// Limits, the work, limits again.
-    fn repetition(&self, phase: &mut Phase, work: Repeated<'_>) -> Result<(), RunError> {
+    /// Twice through everything that a device does otherwise the first two times: it loads kernels,
+    /// and records calls.
+    fn prepare(&self, eyes: bool) -> Result<(), RunError> {
+        let Sizes { prefill: depth, batch, tiles, .. } = self.sizes;
+        let mut engine = self.program.engine();
+        for _ in 0..2 {
+            if eyes {
+                see(&mut engine, tiles, &self.pixels, &mut |_| {})?;
+            }
+            read(&mut engine, depth, &mut |_| {})?;
+            write(&mut engine, depth..depth + 1, batch, &mut |_| {})?;
+        }
+        Ok(())
+    }
+
+    /// Limits, the work, limits again; then, where taking times of steps is kept `apart`, the work
+    /// once more with them.
+    fn repetition(
+        &self,
+        phase: &mut Phase,
+        apart: bool,
+        work: Repeated<'_>,
+    ) -> Result<(), RunError> {
         let before = self.probe.measure()?;
-        let plan = &self.program.manifest().plan;
-        let mut steps = Vec::new();
-        let mut watch = |done: &Done| {
-            if let Some(profiler) = self.profiler {
-                profiler.hear(done);
-            }
-            for ((_, step), time) in done.function.steps.iter().zip(done.times) {
-                let family = plan.kernels[step.kernel].family.clone();
-                steps.push((family, Work::of(step, done), time.busy));
-            }
-        };
-        let start = Instant::now();
-        work(&mut self.program.engine(), &mut watch)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let once = Once::of(self.program, work, self.profiler)?;
         let after = self.probe.measure()?;
         let limits = Limits {
             read_bytes: (before.read_bytes + after.read_bytes) / 2.0,
@@ -193,16 +240,33 @@ impl Bench<'_> {
             byte_operations: (before.byte_operations + after.byte_operations) / 2.0,
         };
         let mut all = Work::default();
-        for (name, work, busy) in steps {
-            all += work;
-            let family = phase.families.entry(name).or_default();
+        once.steps.iter().for_each(|(_, work, _)| all += *work);
+        phase.repetitions.push(Repetition {
+            seconds: once.seconds,
+            work: all,
+            limits,
+            calls: once.calls,
+            steps: once.steps.len() as u64,
+        });
+        let observed = match apart {
+            false => once,
+            true => {
+                self.program.engine().want_times(true);
+                let again = Once::of(self.program, work, None);
+                self.program.engine().want_times(false);
+                again?
+            }
+        };
+        phase.observed.push(observed.seconds);
+        let kernels = &self.program.manifest().plan.kernels;
+        for (kernel, work, busy) in observed.steps {
+            let family = phase.families.entry(kernels[kernel].family.clone()).or_default();
             family.steps += 1;
             family.bytes += work.bytes;
             family.operations += work.all_operations();
             family.busy += busy as f64 / 1e9;
             family.floor += work.floor(&limits);
         }
-        phase.repetitions.push(Repetition { seconds, work: all, limits });
         Ok(())
     }
 
@@ -224,38 +288,98 @@ impl Bench<'_> {
     }
 }
 
-/// Pictures of no particular content.
-fn see(engine: &mut Engine, tiles: u32, watch: &mut dyn FnMut(&Done)) -> Result<(), RunError> {
-    let mut fill = |_: Range<usize>, out: &mut [bf16]| {
-        for (index, value) in out.iter_mut().enumerate() {
-            *value = bf16::from_f32((index % 509) as f32 / 128.0 - 2.0);
-        }
-    };
+/// The work of a phase, carried out once.
+struct Once {
+    seconds: f64,
+    calls: u64,
+    /// Kernel, work and time of every step of every call; 0 where times were not taken.
+    steps: Vec<(KernelId, Work, u64)>,
+}
+
+impl Once {
+    fn of(
+        program: &Program,
+        work: Repeated<'_>,
+        profiler: Option<&ExpertProfiler>,
+    ) -> Result<Self, RunError> {
+        let (mut calls, mut steps) = (0, Vec::new());
+        let mut watch = |done: &Done| {
+            if let Some(profiler) = profiler {
+                profiler.hear(done);
+            }
+            calls += 1;
+            let times = done.times.iter().map(|time| time.busy).chain(iter::repeat(0));
+            let all = done.function.steps.iter().zip(times);
+            steps.extend(all.map(|((_, step), busy)| (step.kernel, Work::of(step, done), busy)));
+        };
+        let start = Instant::now();
+        work(&mut program.engine(), &mut watch)?;
+        Ok(Self { seconds: start.elapsed().as_secs_f64(), calls, steps })
+    }
+}
+
+fn pixels(engine: &Engine) -> Vec<bf16> {
+    let layout = engine.layout();
+    let values = 0..layout.tile_values * u64::from(layout.max_images);
+    values.map(|index| bf16::from_f32((index % 509) as f32 / 128.0 - 2.0)).collect()
+}
+
+fn see(
+    engine: &mut Engine,
+    tiles: u32,
+    pixels: &[bf16],
+    watch: &mut dyn FnMut(&Done),
+) -> Result<(), RunError> {
+    let mut fill = |_: Range<usize>, out: &mut [bf16]| out.copy_from_slice(&pixels[..out.len()]);
     engine.vision(Twin::Production, tiles, &mut fill, signal::stop_wish(), watch)?;
     Ok(())
 }
 
 /// A prompt of ids of no particular meaning, from an empty cache on.
 fn read(engine: &mut Engine, count: u32, watch: &mut dyn FnMut(&Done)) -> Result<(), RunError> {
+    read_into(engine, 0, count, watch)
+}
+
+fn read_into(
+    engine: &mut Engine,
+    slot: u32,
+    count: u32,
+    watch: &mut dyn FnMut(&Done),
+) -> Result<(), RunError> {
     let ids: Vec<u32> = (0..count).map(|index| id(engine, index)).collect();
     let image_rows = vec![-1; ids.len()];
-    engine.hold(0, count).map_err(RunError::Full)?;
-    let tokens = Tokens { slot: 0, start: 0, ids: &ids, image_rows: &image_rows };
+    engine.hold(slot, count).map_err(RunError::Full)?;
+    let tokens = Tokens { slot, start: 0, ids: &ids, image_rows: &image_rows };
     engine.prefill(Twin::Production, tokens, Outputs::Last, signal::stop_wish(), watch)?;
     Ok(())
 }
 
-/// Tokens after a prompt that [`read`] has left in the cache.
+/// Tokens of `batch` conversations after the prompts that [`read_into`] has left in the cache, in as
+/// many calls as the largest class needs; several tokens at once where the device chooses them.
 fn write(
     engine: &mut Engine,
-    depth: u32,
-    count: u32,
+    positions: Range<u32>,
+    batch: u32,
     watch: &mut dyn FnMut(&Done),
 ) -> Result<(), RunError> {
-    for position in depth..depth + count {
-        engine.hold(0, position + 1).map_err(RunError::Full)?;
-        let row = Row { slot: 0, position, id: id(engine, position) };
-        engine.decode(&[row], signal::stop_wish(), watch)?;
+    let together = engine.decode_rows() as usize;
+    let mut rows = Vec::with_capacity(batch as usize);
+    let mut position = positions.start;
+    while position < positions.end {
+        let ahead = engine.most_ahead().min(positions.end - position);
+        let times = ahead.max(1);
+        rows.clear();
+        for slot in 0..batch {
+            engine.hold(slot, position + times).map_err(RunError::Full)?;
+            rows.push(Row { slot, position, id: id(engine, position.wrapping_add(slot)) });
+        }
+        for rows in rows.chunks(together) {
+            match ahead {
+                0 => engine.decode(rows, signal::stop_wish(), watch)?,
+                _ => drop(engine.decode_ahead(rows, times, signal::stop_wish(), watch)?),
+            }
+        }
+        position += times;
     }
     Ok(())
 }
