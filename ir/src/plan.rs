@@ -350,6 +350,10 @@ pub enum MapRows {
         count: Count,
         per: u32,
     },
+    /// `per` for each page of the cache.
+    Pages {
+        per: u32,
+    },
 }
 
 /// A packed weight or a table in the weights section.

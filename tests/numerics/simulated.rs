@@ -1,11 +1,11 @@
 //! Kernels of CUDA targets, executed by the simulator of PTX.
 
-use sail_ir::plan::Count;
+use sail_ir::plan::{Count, MapRows, TensorMap};
 use sail_ir::target::Target;
 use sail_kernels::Kernel;
 use sail_kernels::emit::run::{Counts, poisoned};
 use sail_kernels::ptx::{launch, ptx};
-use sail_ptxsim::{Device, Launch, Module, Options};
+use sail_ptxsim::{Device, Launch, Module, Options, Swizzle};
 
 use super::check::Buffers;
 
@@ -80,11 +80,16 @@ fn launched(
     let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let control = device.alloc(words.len() as u64);
     device.write(control, &words).expect(holds);
-    let params: Vec<u8> =
+    let mut params: Vec<u8> =
         addresses.iter().chain([&control]).flat_map(|address| address.to_le_bytes()).collect();
 
     let how = launch(kernel).expect("a kernel of a CUDA target");
-    assert!(how.tensor_maps.is_empty(), "`{}` takes tensor maps", kernel.symbol());
+    for map in &how.tensor_maps {
+        let at = map.argument as usize;
+        let matrix = (addresses[at], buffers[at].len() as u64);
+        params.resize(params.len().next_multiple_of(64), 0);
+        params.extend(encoded(map, matrix, counted(kernel, counts)));
+    }
     let launch = Launch {
         grid: [u32::try_from(items).expect("a grid of blocks"), 1, 1],
         block: [how.threads, 1, 1],
@@ -100,6 +105,29 @@ fn launched(
         .zip(buffers)
         .map(|(address, bytes)| device.read(*address, bytes.len() as u64).expect(holds))
         .collect()
+}
+
+/// A map of the matrix of `bytes` at `base`, for `count` counted rows.
+fn encoded(map: &TensorMap, (base, bytes): (u64, u64), count: u32) -> [u8; 128] {
+    let rows = match map.rows {
+        MapRows::Fixed(rows) => rows,
+        MapRows::Counted { per, .. } => u64::from(count) * u64::from(per),
+        MapRows::Pages { .. } => bytes / map.row_bytes,
+    };
+    let map = sail_ptxsim::TensorMap {
+        base,
+        element: map.element_bytes,
+        dims: vec![map.columns, rows],
+        strides: vec![map.row_bytes],
+        box_dims: map.block.to_vec(),
+        swizzle: match map.swizzle {
+            0 => Swizzle::None,
+            32 => Swizzle::Bytes32,
+            64 => Swizzle::Bytes64,
+            _ => Swizzle::Bytes128,
+        },
+    };
+    map.encode().unwrap_or_else(|fault| panic!("{fault}"))
 }
 
 /// What the kernel's grid counts.

@@ -12,6 +12,7 @@ use crate::gpu::OnGpu;
 use crate::kernel::{Kernel, ThreadBlock};
 use sail_ir::plan::{Count, Grid};
 use sail_ir::scheme::CacheScheme;
+use sail_ir::target::Target;
 
 /// Warps of a block that walks pages together.
 const WARPS: u32 = 4;
@@ -25,7 +26,7 @@ const FEW_ROWS: u32 = 64;
 /// [`Attention`] for calls of at most `most_rows` rows; `None` where there is no code for the cache's
 /// scheme or the heads' sizes.
 #[must_use]
-pub fn attention(problem: &Attention, most_rows: u32) -> Option<Box<dyn Kernel>> {
+pub fn attention(problem: &Attention, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
     let group = problem.heads.checked_div(problem.kv_heads).filter(|group| *group > 0)?;
     let fits = problem.layout.scheme == CacheScheme::Bf16
         && problem.heads.is_multiple_of(problem.kv_heads)
@@ -37,6 +38,9 @@ pub fn attention(problem: &Attention, most_rows: u32) -> Option<Box<dyn Kernel>>
     let flash = Flash { head_dim: problem.layout.head_dim };
     if most_rows <= FEW_ROWS && group <= VECTORS {
         return Some(Box::new(alone(problem, flash)));
+    }
+    if let Some(by_warpgroups) = super::wgmma::attention(problem, target) {
+        return Some(by_warpgroups);
     }
     let rows = BLOCK / group;
     let grid = crate::kernel::Rows::TOKENS.grid(rows, problem.kv_heads);

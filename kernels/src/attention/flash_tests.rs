@@ -14,24 +14,29 @@ use crate::table::template;
 
 const PAGE: usize = 64;
 
-fn drawn(seed: u64, count: usize) -> (Vec<u8>, Vec<f64>) {
+pub(super) fn drawn(seed: u64, count: usize) -> (Vec<u8>, Vec<f64>) {
     let bytes = bf16_bytes(&random(seed, count));
     let values = bf16_values(&bytes).into_iter().map(f64::from).collect();
     (bytes, values)
 }
 
-fn attention(Heads { query, kv, dim }: Heads) -> Attention {
+pub(super) fn attention(Heads { query, kv, dim }: Heads) -> Attention {
     let layout = PageLayout { head_dim: dim as u32, scheme: CacheScheme::Bf16 };
     Attention::new(query as u32, kv as u32, layout)
 }
 
-fn run_of(slot: i32, from: i32, to: i32) -> Vec<Row> {
+pub(super) fn run_of(slot: i32, from: i32, to: i32) -> Vec<Row> {
     (from..to).map(|position| [slot, position]).collect()
 }
 
 /// What the kernel for at most `most_rows` rows gives for `rows`, over slots with positions
 /// `0 .. lengths`, and what its twin does.
-fn run(heads: Heads, lengths: &[i32], rows: &[Row], most_rows: u32) -> (Vec<u8>, Vec<f64>) {
+pub(super) fn run(
+    target: &str,
+    heads: Heads,
+    (lengths, rows): (&[i32], &[Row]),
+    most_rows: u32,
+) -> (Vec<u8>, Vec<f64>) {
     let Heads { query, kv, dim } = heads;
     let page = PlainPage { head_dim: dim as u32 };
     let pages_per_slot = lengths.iter().map(|n| (*n as usize).div_ceil(PAGE)).max().unwrap();
@@ -61,7 +66,7 @@ fn run(heads: Heads, lengths: &[i32], rows: &[Row], most_rows: u32) -> (Vec<u8>,
     reference::cache_write(&mut cache, &keys, &values, &all);
     let (q, queries) = drawn(3, rows.len() * query * dim);
     let want = reference::attention(&queries, &cache, rows, heads, Rounding::Bf16);
-    let target = Target::parse("sm_80").unwrap();
+    let target = Target::parse(target).unwrap();
     let kernel = attention(heads).on_gpu_for(&target, most_rows).expect("it has code");
     let lists = [i32_bytes(rows.as_flattened()), i32_bytes(&table)];
     let [row_list, page_table] = lists;
@@ -75,7 +80,7 @@ fn run(heads: Heads, lengths: &[i32], rows: &[Row], most_rows: u32) -> (Vec<u8>,
     (after.last().unwrap().clone(), want)
 }
 
-fn close(family: &str, got: &[u8], want: &[f64]) {
+pub(super) fn close(family: &str, got: &[u8], want: &[f64]) {
     let row = template(family).expect("every template has a row");
     let beyond = row.tolerance.first_beyond(&bf16_values(got), want);
     assert_eq!(beyond, None, "(index, got, want)");
@@ -92,8 +97,10 @@ const SIZES: [Heads; 4] = [
 fn rows_that_walk_pages_together_are_the_twin() {
     for heads in SIZES {
         let rows = [run_of(1, 61, 67), run_of(0, 0, 1), run_of(2, 127, 130), run_of(3, 0, 70)];
-        let (got, want) = run(heads, &[1, 67, 130, 70], &rows.concat(), 4096);
-        close("attention", &got, &want);
+        for target in ["sm_80", "sm_90"] {
+            let (got, want) = run(target, heads, (&[1, 67, 130, 70], &rows.concat()), 4096);
+            close("attention", &got, &want);
+        }
     }
 }
 
@@ -101,7 +108,7 @@ fn rows_that_walk_pages_together_are_the_twin() {
 fn rows_alone_are_the_twin() {
     for heads in SIZES {
         let rows = [[0, 0], [1, 66], [2, 129], [3, 63], [4, 700]];
-        let (got, want) = run(heads, &[1, 67, 130, 64, 701], &rows, 8);
+        let (got, want) = run("sm_80", heads, (&[1, 67, 130, 64, 701], &rows), 8);
         close("attention", &got, &want);
     }
 }
@@ -110,11 +117,11 @@ fn rows_alone_are_the_twin() {
 fn a_row_attends_the_same_whatever_its_neighbours() {
     let heads = SIZES[0];
     let rows = [run_of(0, 40, 100), run_of(1, 3, 9)].concat();
-    for most_rows in [8, 4096] {
-        let (together, _) = run(heads, &[100, 9], &rows, most_rows);
+    for (target, most_rows) in [("sm_80", 8), ("sm_80", 4096), ("sm_90", 4096)] {
+        let (together, _) = run(target, heads, (&[100, 9], &rows), most_rows);
         // The queries of a call are drawn from its first row on: cut the rows at the end.
         for cut in [1, 33, 61] {
-            let (part, _) = run(heads, &[100, 9], &rows[..cut], most_rows);
+            let (part, _) = run(target, heads, (&[100, 9], &rows[..cut]), most_rows);
             assert_eq!(part, together[..part.len()], "{cut} rows");
         }
     }
@@ -122,17 +129,21 @@ fn a_row_attends_the_same_whatever_its_neighbours() {
 
 #[test]
 fn patches_attend_to_all_patches_of_their_tile() {
-    for (tiles, patches, heads, dim) in [(2, 64, 2, 128), (1, 100, 3, 20), (2, 9, 1, 64)] {
+    let sizes =
+        [(2, 64, 2, 128), (1, 100, 3, 20), (2, 9, 1, 64), (1, 256, 2, 128), (2, 300, 1, 64)];
+    for (tiles, patches, heads, dim) in sizes {
         let (qkv, values) = drawn(4, tiles * patches * 3 * heads * dim);
         let sizes = Heads { query: heads, kv: heads, dim };
         let want = reference::tile_attention(&values, patches, sizes, Rounding::Bf16);
         let problem = TileAttention::new(patches as u32, heads as u32, dim as u32);
-        let target = Target::parse("sm_80").unwrap();
-        let kernel = problem.on_gpu().expect("it has code");
-        let counts = Counts { images: tiles as u32, ..Counts::default() };
-        let buffers = vec![qkv, poisoned(2 * want.len())];
-        let after = Simulated::new(kernel.as_ref(), &target).run(counts, &buffers);
-        close("tile_attention", &after[1], &want);
+        for target in ["sm_80", "sm_90"] {
+            let target = Target::parse(target).unwrap();
+            let kernel = problem.on_gpu_for(&target, 1).expect("it has code");
+            let counts = Counts { images: tiles as u32, ..Counts::default() };
+            let buffers = vec![qkv.clone(), poisoned(2 * want.len())];
+            let after = Simulated::new(kernel.as_ref(), &target).run(counts, &buffers);
+            close("tile_attention", &after[1], &want);
+        }
     }
 }
 
@@ -142,7 +153,7 @@ fn attention_of_the_models_assembles_without_spills() {
     for name in ["sm_80", "sm_90"] {
         let target = Target::parse(name).unwrap();
         let tile = TileAttention::new(1024, 12, 128);
-        let mut kernels = vec![tile.on_gpu().unwrap()];
+        let mut kernels = vec![tile.on_gpu_for(&target, 1).unwrap()];
         for heads in sizes {
             for most_rows in [8, 4096] {
                 kernels.push(attention(heads).on_gpu_for(&target, most_rows).unwrap());
@@ -162,5 +173,6 @@ fn attention_of_the_models_assembles_without_spills() {
             // Three blocks that walk pages together have room beside each other.
             assert!(usage.registers <= 168, "{usage:?}");
         }
+        assert_eq!(cubin.warnings, Vec::<String>::new());
     }
 }

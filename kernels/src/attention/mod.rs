@@ -17,6 +17,7 @@ pub mod qk_norm_rope_write;
 pub mod rope;
 mod softmax_page;
 pub mod tile;
+mod wgmma;
 
 pub use cache_write::CacheWrite;
 pub use nvptx::{PlainPage, PlainPool};

@@ -109,8 +109,8 @@ impl Kernel for Attention {
         }
     }
 
-    fn on_gpu_for(&self, _target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
-        super::flash_block::attention(self, most_rows)
+    fn on_gpu_for(&self, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
+        super::flash_block::attention(self, target, most_rows)
     }
 
     fn shaped(&self) -> Option<&dyn Shaped> {

@@ -2,6 +2,7 @@
 
 use sail_ir::plan::{Cost, Count, Grid, PAGE_POSITIONS};
 use sail_ir::scheme::CacheScheme;
+use sail_ir::target::Target;
 
 use super::page::{PageLayout, store_first_value, store_key, store_value_pair};
 use super::softmax_page::{Page, SoftmaxPage, VECTORS};
@@ -98,8 +99,9 @@ impl Kernel for TileAttention {
         }
     }
 
-    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
-        super::flash_block::tile_attention(self)
+    fn on_gpu_for(&self, target: &Target, _most_rows: u32) -> Option<Box<dyn Kernel>> {
+        let by_warpgroups = super::wgmma::tile_attention(self, target);
+        by_warpgroups.or_else(|| super::flash_block::tile_attention(self))
     }
 
     fn shaped(&self) -> Option<&dyn Shaped> {

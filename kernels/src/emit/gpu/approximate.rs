@@ -34,6 +34,11 @@ impl<'c> Builder<'c> {
         self.mul(x, share)
     }
 
+    /// The greater of two, the other where one is not a number: one instruction.
+    pub fn greater(&mut self, a: F32<'c>, b: F32<'c>) -> F32<'c> {
+        F32(self.intrinsic("llvm.maxnum", &[a.0.get_type()], &[a.0, b.0]))
+    }
+
     fn special(&mut self, instruction: &str, x: F32<'c>) -> F32<'c> {
         let float: BasicTypeEnum<'c> = self.context.f32_type().into();
         let text = format!("{instruction} $0, $1;");

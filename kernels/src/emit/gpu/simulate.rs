@@ -49,7 +49,8 @@ impl<'a> Simulated<'a> {
         let block = kernel.thread_block().expect("it is a kernel for a GPU");
         for map in &block.tensor_maps {
             params.resize(params.len().next_multiple_of(64), 0);
-            params.extend(encoded(map, places[map.argument as usize], count));
+            let argument = map.argument as usize;
+            params.extend(encoded(map, (places[argument], buffers[argument].len() as u64), count));
         }
         let items = grid.items(count) + u64::from(grid.columns);
         let launch = Launch {
@@ -77,11 +78,12 @@ impl<'a> Simulated<'a> {
     }
 }
 
-/// A tensor map over the matrix at `base`, for `count` counted ones.
-fn encoded(map: &TensorMap, base: u64, count: u32) -> [u8; 128] {
+/// A tensor map over the matrix of `bytes` at `base`, for `count` counted ones.
+fn encoded(map: &TensorMap, (base, bytes): (u64, u64), count: u32) -> [u8; 128] {
     let rows = match map.rows {
         MapRows::Fixed(rows) => rows,
         MapRows::Counted { per, .. } => u64::from(count) * u64::from(per),
+        MapRows::Pages { .. } => bytes / map.row_bytes,
     };
     let map = sail_ptxsim::TensorMap {
         base,

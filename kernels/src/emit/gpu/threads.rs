@@ -48,6 +48,24 @@ impl<'c> Builder<'c> {
         self.call_intrinsic("llvm.nvvm.barrier.cta.sync.aligned.count", &[], &operands);
     }
 
+    /// As [`Builder::barrier_of`], where `number` is known when the kernel runs: the same for all
+    /// threads of a warp.
+    pub fn barrier_numbered(&mut self, number: I32<'c>, threads: u32) {
+        let threads = self.i32(threads as i32);
+        self.call_intrinsic(
+            "llvm.nvvm.barrier.cta.sync.aligned.count",
+            &[],
+            &[number.0, threads.0],
+        );
+    }
+
+    /// Come to a barrier as [`Builder::barrier_numbered`] without waiting there.
+    pub fn arrive_at_numbered(&mut self, number: I32<'c>, threads: u32) {
+        let threads = self.i32(threads as i32);
+        let name = "llvm.nvvm.barrier.cta.arrive.aligned.count";
+        self.call_intrinsic(name, &[], &[number.0, threads.0]);
+    }
+
     /// Come to barrier `number` without waiting there.
     pub fn arrive_at_barrier(&mut self, number: u32, threads: u32) {
         let operands = [number, threads].map(|value| self.i32(value as i32).0);

@@ -9,8 +9,9 @@
 //! `q = lane % 4`: register `4·j + 2·h + c` is row `16·w + g + 8·h`, column `8·j + 2·q + c`.
 
 use inkwell::types::BasicTypeEnum;
+use inkwell::values::BasicValueEnum;
 
-use super::super::{Builder, F32, I32, Index, Number, Ptr};
+use super::super::{Builder, F32, I32, Index, Number, Ptr, Value};
 use super::asm::Effect;
 
 /// How the 16-byte units of a row of shared memory are swapped by the number of the row.
@@ -38,13 +39,33 @@ impl<'c> Builder<'c> {
     /// is aligned to what the swizzle repeats after (1024, 512, 256). Along the inner size, add
     /// bytes / 16 to the descriptor.
     pub fn descriptor(&mut self, place: Ptr<'c>, repeat: u32, swizzle: Swizzle) -> Index<'c> {
-        const LEADING: u64 = 1; // not used by swizzled layouts
+        const LEADING: u32 = 16; // not used by swizzled layouts
+        self.described(place, [LEADING, repeat], swizzle)
+    }
+
+    /// The descriptor of the right side of [`Builder::add_turned_bf16`]: rows of shared memory are
+    /// along the columns of the product (`MN-major`), one for each inner element.
+    ///
+    /// A row holds 64 columns (128 bytes, swizzled by 128); `leading` is the bytes from the rows of 64
+    /// columns to those of the next 64, 1024 those from one run of 8 rows to the next. `place` is
+    /// aligned to 1024. Along the inner size, add bytes / 16 of 16 rows to the descriptor.
+    pub fn turned_descriptor(&mut self, place: Ptr<'c>, leading: u32) -> Index<'c> {
+        self.described(place, [leading, 1024], Swizzle::Bytes128)
+    }
+
+    fn described(
+        &mut self,
+        place: Ptr<'c>,
+        [leading, stride]: [u32; 2],
+        swizzle: Swizzle,
+    ) -> Index<'c> {
         let address = self.shared_address(place);
         let units = self.shift_right(address, 4);
         let mask = self.i32(0x3fff);
         let units = self.and(units, mask);
         let units = self.index_of(units);
-        let fixed = LEADING << 16 | u64::from(repeat >> 4) << 32 | (swizzle as u64) << 62;
+        let [leading, stride] = [leading, stride].map(|bytes| u64::from(bytes >> 4));
+        let fixed = leading << 16 | stride << 32 | (swizzle as u64) << 62;
         let fixed = self.index(fixed);
         self.or(units, fixed)
     }
@@ -58,7 +79,22 @@ impl<'c> Builder<'c> {
     /// As [`Builder::begin_products`], with sums that were set or read since the last products: what
     /// comes out is what the products must be given, so that nothing moves a sum in between.
     pub fn begin_products_on<T: Number<'c>>(&mut self, sums: &[T]) -> Vec<T> {
-        self.tied("wgmma.fence.sync.aligned;", sums)
+        self.begin_products_with(sums, &[]).0
+    }
+
+    /// As [`Builder::begin_products_on`], with words that were computed to be a left side.
+    pub fn begin_products_with<T: Number<'c>>(
+        &mut self,
+        sums: &[T],
+        left: &[[I32<'c>; 4]],
+    ) -> (Vec<T>, Vec<[I32<'c>; 4]>) {
+        let words = left.as_flattened();
+        let all: Vec<_> = raw(sums).chain(raw(words)).collect();
+        let mut after = self.tied("wgmma.fence.sync.aligned;", &all, &[]).into_iter();
+        let sums = after.by_ref().take(sums.len()).map(T::from_raw).collect();
+        let words: Vec<_> = after.map(I32).collect();
+        let (left, _) = words.as_chunks::<4>();
+        (sums, left.to_vec())
     }
 
     /// The products asked for since the last call are one group.
@@ -69,19 +105,39 @@ impl<'c> Builder<'c> {
     /// Wait until at most `pending` groups are under way. `sums` are those of the groups waited for:
     /// what comes out may be read.
     pub fn wait_for_products<T: Number<'c>>(&mut self, pending: u32, sums: &[T]) -> Vec<T> {
-        self.tied(&format!("wgmma.wait_group.sync.aligned {pending};"), sums)
+        self.wait_for_products_of(pending, sums, &[])
     }
 
-    /// An instruction after which `sums` count as new values, in the registers where they are.
-    fn tied<T: Number<'c>>(&mut self, text: &str, sums: &[T]) -> Vec<T> {
-        let class = if T::FLOAT { "f" } else { "r" };
-        let count = sums.len();
-        let ties: Vec<String> = (0..count).map(|at| at.to_string()).collect();
-        let constraints = format!("{}{}", format!("={class},").repeat(count), ties.join(","));
-        let types = vec![self.sum_type::<T>(); count];
-        let operands: Vec<_> = sums.iter().map(|sum| sum.raw()).collect();
-        let values = self.ptx(text, &constraints, &types, &operands, Effect::Memory);
-        values.into_iter().map(T::from_raw).collect()
+    /// As [`Builder::wait_for_products`], of products whose left side were the registers `left`: until
+    /// here nothing else may stand there.
+    pub fn wait_for_products_of<T: Number<'c>>(
+        &mut self,
+        pending: u32,
+        sums: &[T],
+        left: &[[I32<'c>; 4]],
+    ) -> Vec<T> {
+        let text = format!("wgmma.wait_group.sync.aligned {pending};");
+        let sums: Vec<_> = raw(sums).collect();
+        let held: Vec<_> = raw(left.as_flattened()).collect();
+        self.tied(&text, &sums, &held).into_iter().map(T::from_raw).collect()
+    }
+
+    /// An instruction after which `values` count as new ones, in the registers where they are, and up to
+    /// which nothing else is in those of `held`.
+    fn tied(
+        &mut self,
+        text: &str,
+        values: &[BasicValueEnum<'c>],
+        held: &[BasicValueEnum<'c>],
+    ) -> Vec<BasicValueEnum<'c>> {
+        let class = |value: &BasicValueEnum<'c>| if value.is_float_value() { "f" } else { "r" };
+        let results = values.iter().map(|value| format!("={}", class(value)));
+        let ties = (0..values.len()).map(|at| at.to_string());
+        let constraints: Vec<String> =
+            results.chain(ties).chain(held.iter().map(|value| class(value).to_owned())).collect();
+        let types: Vec<_> = values.iter().map(|value| value.get_type()).collect();
+        let operands: Vec<_> = values.iter().chain(held).copied().collect();
+        self.ptx(text, &constraints.join(","), &types, &operands, Effect::Memory)
     }
 
     /// `sums + left · right` of bf16 for 16 inner elements; `n / 2` sums for `n` columns. With
@@ -93,11 +149,17 @@ impl<'c> Builder<'c> {
         right: Index<'c>,
         fresh: bool,
     ) -> Vec<F32<'c>> {
-        let tail = match left {
-            Left::Shared(_) => "p, 1, 1, 0, 0",
-            Left::Registers(_) => "p, 1, 1, 0",
-        };
-        self.product("k16.f32.bf16.bf16", tail, sums, left, right, fresh)
+        self.product("k16.f32.bf16.bf16", of_bf16(left, false), sums, left, right, fresh)
+    }
+
+    /// As [`Builder::product_bf16`], the right side described by [`Builder::turned_descriptor`].
+    pub fn add_turned_bf16(
+        &mut self,
+        sums: &[F32<'c>],
+        left: Left<'c>,
+        right: Index<'c>,
+    ) -> Vec<F32<'c>> {
+        self.product("k16.f32.bf16.bf16", of_bf16(left, true), sums, left, right, false)
     }
 
     /// `sums + left · right` of signed bytes for 32 inner elements, exact.
@@ -128,8 +190,10 @@ impl<'c> Builder<'c> {
             let names: Vec<String> = (from..from + count).map(|at| format!("${at}")).collect();
             format!("{{{}}}", names.join(", "))
         };
-        // Operands after the sums, which are results and tied to them: left, right, `fresh`.
-        let first = 2 * count;
+        // Operands after the sums, which are results and, where they are added to, tied to them: left,
+        // right, `fresh`. Results that are not tied have registers of their own.
+        let tied = if fresh { 0 } else { count };
+        let first = count + tied;
         let (left_text, left_class, left_values) = match left {
             Left::Shared(descriptor) => (format!("${first}"), "l", vec![descriptor.0]),
             Left::Registers(values) => {
@@ -143,13 +207,14 @@ impl<'c> Builder<'c> {
             after + 1,
             list(0, count),
         );
-        let ties: Vec<String> = (0..count).map(|at| at.to_string()).collect();
-        let results = format!("={class},").repeat(count);
-        let constraints = format!("{results}{},{left_class},l,n", ties.join(","));
+        let own = if fresh { "&" } else { "" };
+        let results = format!("={own}{class},").repeat(count);
+        let ties: String = (0..tied).map(|at| format!("{at},")).collect();
+        let constraints = format!("{results}{ties}{left_class},l,n");
         let types = vec![self.sum_type::<T>(); count];
         let keep = self.i32(i32::from(!fresh));
         let operands: Vec<_> =
-            sums.iter().map(|sum| sum.raw()).chain(left_values).chain([right.0, keep.0]).collect();
+            raw(&sums[..tied]).chain(left_values).chain([right.0, keep.0]).collect();
         let values = self.ptx(&text, &constraints, &types, &operands, Effect::Memory);
         values.into_iter().map(T::from_raw).collect()
     }
@@ -170,4 +235,19 @@ impl<'c> Builder<'c> {
         let text = format!("setmaxnreg.dec.sync.aligned.u32 {registers};");
         self.ptx(&text, "", &[], &[], Effect::Ordered);
     }
+}
+
+/// What follows the descriptors of a product of bf16: whether sums are kept, signs, which sides are
+/// turned.
+fn of_bf16(left: Left<'_>, turned: bool) -> &'static str {
+    match (left, turned) {
+        (Left::Shared(_), false) => "p, 1, 1, 0, 0",
+        (Left::Shared(_), true) => "p, 1, 1, 0, 1",
+        (Left::Registers(_), false) => "p, 1, 1, 0",
+        (Left::Registers(_), true) => "p, 1, 1, 1",
+    }
+}
+
+fn raw<'c, T: Value<'c>>(values: &[T]) -> impl Iterator<Item = BasicValueEnum<'c>> {
+    values.iter().map(|value| value.raw())
 }

@@ -175,6 +175,7 @@ impl Source<'_> {
             let rows = match map.rows {
                 MapRows::Fixed(rows) => rows,
                 MapRows::Counted { count, per } => u64::from(most(count)) * u64::from(per),
+                MapRows::Pages { per } => u64::from(self.layout.pages) * u64::from(per),
             };
             encode(map, pointers[map.argument as usize], rows)
         });
