@@ -12,6 +12,7 @@ use sail_ir::target::Target;
 use super::Sizes;
 use super::finish::Staged;
 use super::sum::Sum;
+use super::weight::bytes_of_x;
 use crate::emit::gpu::{Swizzle, WARP};
 use crate::emit::{Builder, I32, Index, Ptr};
 use crate::kernel::ThreadBlock;
@@ -47,11 +48,13 @@ impl Warpgroups {
     /// Rows that a product of many rows is expected to have, at least.
     const EXPECTED_ROWS: u32 = 1024;
 
-    /// For `target`, where it has such instructions and rows begin where its copies can.
+    /// For `target`, where it has such instructions, rows begin where its copies can, and the bytes of
+    /// the weight are multiplied as they are.
     #[must_use]
     pub(crate) fn of(sizes: &Sizes, target: &Target) -> Option<Self> {
         let [row_bytes, _] = sizes.row_bytes();
-        if !target.has("sm_90a") || !row_bytes.is_multiple_of(16) {
+        let as_they_are = bytes_of_x(sizes.scheme) == 1;
+        if !target.has("sm_90a") || !row_bytes.is_multiple_of(16) || !as_they_are {
             return None;
         }
         let blocks = sizes.weight_rows().div_ceil(256) * (Self::EXPECTED_ROWS / ROWS);
