@@ -105,14 +105,15 @@ impl Scheme {
     /// of any width may start there. What `k` lacks is zeros.
     ///
     /// ```text
-    /// bf16   k0 k1 k2 …                       as in the checkpoint
-    /// int8   k0 k1 k2 …                       signed bytes, value = byte · scale
-    /// int4   (k0|k4 k1|k5 k2|k6 k3|k7) …      words of eight: low nibbles k0 .. k3, high k4 .. k7
+    /// bf16          k0 k1 k2 …                   as in the checkpoint
+    /// int8          k0 k1 k2 …                   signed bytes, value = byte · scale
+    /// int8-weight   (k0 k1 k8 k9) (k2 k3 k10 k11) … (k6 k7 k14 k15), then from k16 on
+    /// int4          (k0|k4 k1|k5 k2|k6 k3|k7) …  words of eight: low nibbles k0 .. k3, high k4 .. k7
     /// ```
     ///
     /// Behind the rows of all outputs stands, output by output, what else they need
-    /// ([`bytes_behind`](Self::bytes_behind)): of `int8` the scale (f32), of `int4` a word for each
-    /// group as it is in a panel.
+    /// ([`bytes_behind`](Self::bytes_behind)): of `int8` and `int8-weight` the scale (f32), of `int4` a
+    /// word for each group as it is in a panel.
     #[must_use]
     pub fn row_bytes(self, k: u64) -> u64 {
         let bytes = match self {

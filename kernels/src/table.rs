@@ -139,7 +139,7 @@ pub const KERNELS: &[Template] = &[
         name: "gate_up_silu_int8_weight",
         twin: "gate_up_silu, norm_gate_up_silu",
         tolerance: NORMED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template { name: "gelu", twin: "gelu", tolerance: ROUNDED_ONCE, targets: BOTH },
     Template { name: "group_by_expert", twin: "group_by_expert", tolerance: MOVED, targets: BOTH },
@@ -165,7 +165,7 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_gate_up_silu_int8_weight",
         twin: "grouped_gate_up_silu",
         tolerance: ROUNDED_ONCE,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "grouped_linear",
@@ -189,7 +189,7 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_linear_int8_weight",
         twin: "grouped_linear",
         tolerance: ROUNDED_ONCE,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template { name: "layer_norm", twin: "layer_norm", tolerance: ROUNDED_ONCE, targets: BOTH },
     Template {
@@ -214,7 +214,7 @@ pub const KERNELS: &[Template] = &[
         name: "linear_int8_weight",
         twin: "linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
         tolerance: NORMED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "linear_route",

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use sail_ir::Target;
+use sail_ir::{Scheme, Target};
 use sail_tests::compiled::artifact;
 use sail_tests::harness::{Outcome, Test, failed, told};
 use sail_tests::places::{binary, simulated_driver, workspace};
@@ -16,6 +16,9 @@ use serde_json::Value;
 /// Targets, and what `SAIL_FAKECUDA` makes of the GPU for each.
 const TARGETS: [(&str, &str); 2] = [("sm_80", "capability=80"), ("sm_90", "capability=90")];
 
+/// Schemes besides that of the recorded outputs.
+const SCHEMES: [Scheme; 2] = [Scheme::Int8, Scheme::Int8Weight];
+
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     for one in RECORDED.into_iter().filter(Recorded::is_committed) {
@@ -25,8 +28,11 @@ pub fn tests() -> Vec<Test> {
         }
     }
     for (target, gpu) in TARGETS {
-        let same = format!("int8 on a simulated {target} answers the first sample's questions");
-        tests.push(Test::new(same, move || answers_in_int8(target, gpu)));
+        for scheme in SCHEMES {
+            let same =
+                format!("{scheme} on a simulated {target} answers the first sample's questions");
+            tests.push(Test::new(same, move || answers(scheme, target, gpu)));
+        }
     }
     let [first, ..] = RECORDED;
     tests.push(Test::new(
@@ -49,15 +55,15 @@ fn lies_within(recorded: &Recorded, target: &str, gpu: &str) -> Result<(), Outco
     }
 }
 
-/// The model of this repository, in int8, answers what is asked of its first sample as it should.
-fn answers_in_int8(target: &str, gpu: &str) -> Result<(), Outcome> {
+/// The model of this repository, in a scheme, answers what is asked of its first sample as it should.
+fn answers(scheme: Scheme, target: &str, gpu: &str) -> Result<(), Outcome> {
     const MODEL: &str = "models/sail-vl2-tiny";
     const PICTURE: &str = "shapes-1.png";
     let model = workspace().join(MODEL);
     let folder = tempfile::tempdir().map_err(failed)?;
-    let file = folder.path().join("int8.sail");
+    let file = folder.path().join("model.sail");
     let mut compile = Command::new(binary("sailc")?);
-    compile.args(["compile", "--quant", "int8", "--target", target]).arg(&model);
+    compile.args(["compile", "--quant", scheme.name(), "--target", target]).arg(&model);
     succeeds(compile.arg("-o").arg(&file))?;
     let samples = model.join("samples");
     let questions = fs::read_to_string(samples.join("questions.json")).map_err(failed)?;

@@ -39,7 +39,7 @@ struct Group<'c> {
 #[must_use]
 pub fn grouped(problem: &GroupedProduct) -> Option<Box<dyn Kernel>> {
     let GroupedProblem { what, rows, experts, n, k, scheme, .. } = problem.problem;
-    if !matches!(scheme, Scheme::Bf16 | Scheme::Int8) {
+    if scheme == Scheme::Int4 {
         return None;
     }
     let finish = match what {
@@ -76,8 +76,8 @@ pub fn grouped(problem: &GroupedProduct) -> Option<Box<dyn Kernel>> {
             let first = k.mul_constant(tile, TILE.columns.into());
             let group = Group { sizes, x, order, weight, scales, y, first, shared };
             k.for_each(begin, end, TILE.rows.into(), |k, at| match scheme {
-                Scheme::Bf16 => group.tile::<F32<'_>>(k, at, end),
-                _ => group.tile::<I32<'_>>(k, at, end),
+                Scheme::Int8 => group.tile::<I32<'_>>(k, at, end),
+                _ => group.tile::<F32<'_>>(k, at, end),
             });
         });
         Ok(())
@@ -114,7 +114,7 @@ impl<'c> Group<'c> {
             k.at_bytes(self.weight, start)
         };
         let sides = (Side::new(left, multiplied), Side::new(right, sizes.pitch()));
-        let sums = multiply::<T>(k, (TILE, self.shared), sides.0, sides.1);
+        let sums = multiply::<T>(k, (TILE, self.shared, sizes.scheme), sides.0, sides.1);
 
         k.note("2 stage the sums where the steps were");
         k.wait_for_copies(0);
@@ -132,19 +132,14 @@ impl<'c> Group<'c> {
         let pointers = Pointers { bias: None, residual: None, y: self.y };
         sizes.finish.store(k, TILE.columns, outputs, &pointers, |k, part| {
             let sum = staged.get(k, part);
-            if sizes.scheme == Scheme::Bf16 {
-                return sum;
-            }
-            let column = k.mul_constant(part.group, 8);
-            let column = k.add_constant(column, part.first);
+            let column = part.column(k);
             let column = k.add(column, self.first);
-            let place = k.at::<F32>(self.scales, column);
-            let scale = k.load_whole::<F32>(place, part.width);
-            let sum = k.mul(sum, scale);
-            let row = k.add(part.row, at);
-            let row = self.row_of_x(k, row);
-            let step = QuantizedRows { k: sizes.k }.step(k, self.x, row);
-            k.mul(sum, step)
+            let sum = sizes.scaled(k, sum, self.scales, column);
+            sizes.stepped(k, sum, |k| {
+                let row = k.add(part.row, at);
+                let row = self.row_of_x(k, row);
+                QuantizedRows { k: sizes.k }.step(k, self.x, row)
+            })
         });
         // The next rows' steps go where the sums are.
         k.barrier();
@@ -213,7 +208,7 @@ mod tests {
             rows::unpack_whole(scheme, join, (packed, &vec![n as u64; parts]), k)
         };
         let taken = |x: Vec<f64>| match scheme {
-            Scheme::Int8 => reference::quantized_rows(&x, k),
+            scheme if scheme.quantizes_activations() => reference::quantized_rows(&x, k),
             _ => x,
         };
         let path = |part: &(Vec<u8>, Vec<f64>)| (part.0.clone(), n as u64);
@@ -276,7 +271,7 @@ mod tests {
     fn rows_meet_the_weight_of_their_expert() {
         for what in [Grouped::GateUpSilu, Grouped::Linear] {
             for (sizes, tokens) in [([7, 5], 1), ([48, 64], 3), ([33, 70], 40), ([96, 128], 90)] {
-                for scheme in [Scheme::Bf16, Scheme::Int8] {
+                for scheme in [Scheme::Bf16, Scheme::Int8, Scheme::Int8Weight] {
                     check((what, scheme), sizes, tokens);
                 }
             }

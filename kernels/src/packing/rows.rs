@@ -38,8 +38,8 @@ pub fn pack_rows(
                 let values = values_of(k, row, output)?;
                 let (scale, inverse) = int8::scale_of(&values);
                 let stored = int8::round(&values, scale, inverse, sensitivity);
-                for (code, value) in codes.iter_mut().zip(&stored) {
-                    *code = int8::integer(*value, inverse) as i8 as u8;
+                for (at, value) in stored.iter().enumerate() {
+                    codes[place_of_byte(scheme, at)] = int8::integer(*value, inverse) as i8 as u8;
                 }
                 behind.copy_from_slice(&scale.to_le_bytes());
                 loss += Loss::of(&values, &stored);
@@ -62,6 +62,16 @@ pub fn pack_rows(
         }
     }
     Ok(loss)
+}
+
+/// Byte of a row where the integer of value `i` is. Of `int8-weight` the words of 16 bytes are pairs
+/// and those eight values on, so that a word holds both operands that a thread gives a matrix
+/// instruction for 16 values along K.
+fn place_of_byte(scheme: Scheme, i: usize) -> usize {
+    match scheme {
+        Scheme::Int8Weight => i / 16 * 16 + i % 8 / 2 * 4 + i / 8 % 2 * 2 + i % 2,
+        _ => i,
+    }
 }
 
 /// Byte of a row and shift in it of nibble `i`: bytes `j` of a word hold `j` and, above it, `j + 4`
@@ -92,7 +102,8 @@ pub fn unpack_row(
         }
         Scheme::Int8 | Scheme::Int8Weight => {
             let scale = f32::from_le_bytes(behind.try_into().expect("one scale a row"));
-            codes[..k].iter().map(|code| f64::from(*code as i8) * f64::from(scale)).collect()
+            let code = |i| codes[place_of_byte(scheme, i)] as i8;
+            (0..k).map(|i| f64::from(code(i)) * f64::from(scale)).collect()
         }
         Scheme::Int4 => (0..k)
             .map(|i| {

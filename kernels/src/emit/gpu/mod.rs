@@ -20,6 +20,7 @@ pub mod simulate;
 #[cfg(test)]
 mod tests;
 pub mod threads;
+pub mod unpack;
 pub mod warpgroup;
 
 use inkwell::AddressSpace;

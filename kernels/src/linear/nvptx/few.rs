@@ -12,11 +12,10 @@ use std::collections::VecDeque;
 use super::finish::{GroupPart, Outputs};
 use super::input::{Input, Place, Statistics};
 use super::sum::Sum;
-use super::{Arguments, Sizes};
+use super::{Arguments, Sizes, weight};
 use crate::emit::gpu::{Cache, WARP};
 use crate::emit::{Bf16, Block, Builder, F32, I32, Index, Ptr};
 use crate::packing::rows::RUN;
-use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 /// Bytes of a weight row that a warp takes at a time.
@@ -24,6 +23,9 @@ const LINE: u64 = 128;
 
 /// Bytes of a row that four neighbouring threads read with one access each.
 const HALF: u64 = 64;
+
+/// Bytes of one access.
+const UNIT: u64 = 16;
 
 /// Rows of x in one matrix instruction.
 const ROWS: u32 = 8;
@@ -36,6 +38,9 @@ const LIGHT: u32 = 48;
 
 /// Most registers of the operands of one line of which two can be on their way.
 const HEAVIEST: u32 = 96;
+
+/// Most registers of the operands of one line with which x comes as early as the weights.
+const EARLY: u32 = 80;
 
 /// How a product of few rows is shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +93,7 @@ impl Few {
 
     /// Registers that the operands of one line take.
     fn line_registers(self, input: &Input) -> u32 {
-        let values = if input.scheme == Scheme::Bf16 { 8 } else { 16 };
+        let values = weight::values_per_unit(input.scheme) as u32;
         let of_x = self.eights + u32::from(input.has_norm());
         self.runs * 16 + of_x * values
     }
@@ -121,15 +126,6 @@ impl Few {
     }
 }
 
-/// Operands of one line that are on their way.
-struct Line<'c> {
-    /// Four words for each run, half of the line, and half of the run's rows.
-    weights: Vec<I32<'c>>,
-    /// Values of x for each half and eight of rows, then of the norm's weight for each half.
-    values: Vec<Vec<Bf16<'c>>>,
-    norms: Vec<Vec<Bf16<'c>>>,
-}
-
 /// The product of one block's rows and weight rows.
 pub(crate) fn write<'c, T: Sum<'c>>(
     k: &mut Builder<'c>,
@@ -145,7 +141,7 @@ pub(crate) fn write<'c, T: Sum<'c>>(
     let first = k.mul_constant(block.first_column, few.columns().into());
     let mine = k.add(first, g);
     let mine = k.mul_constant(mine, sizes.pitch());
-    let [line, unit] = [k.mul_constant(warp, LINE), k.mul_constant(q, 16)];
+    let [line, unit] = [k.mul_constant(warp, LINE), k.mul_constant(q, UNIT)];
     let within = k.add(line, unit);
     let mine = k.add(mine, within);
     let weight = k.at_bytes(arguments.weight, mine);
@@ -182,15 +178,9 @@ pub(crate) fn write<'c, T: Sum<'c>>(
     let load = |k: &mut Builder<'c>, part: GroupPart<'c>| -> F32<'c> {
         let (column, sum) = joined.get::<T>(k, part);
         let sum = sum.as_f32(k);
-        if sizes.scheme == Scheme::Bf16 {
-            return sum;
-        }
         let column = k.add(column, first);
-        let place = k.at::<F32>(scales, column);
-        let scale = k.load_whole::<F32>(place, part.width);
-        let sum = k.mul(sum, scale);
-        let step = statistics.step(k, part.row);
-        k.mul(sum, step)
+        let sum = sizes.scaled(k, sum, scales, column);
+        sizes.stepped(k, sum, |k| statistics.step(k, part.row))
     };
     let first_output = k.div_constant(first, sizes.finish.sums().into());
     let (rows, first_row) = (block.rows, block.first_row);
@@ -212,13 +202,14 @@ impl<'c> Columns<'c, '_> {
     /// Values of x, and of the norm's weight, that meet line `at` of the weights.
     fn values(&self, k: &mut Builder<'c>, at: u64) -> [Vec<Vec<Bf16<'c>>>; 2] {
         let Input { k: width, scheme, .. } = self.input;
-        let size = if scheme == Scheme::Bf16 { 2 } else { 1 };
-        let ragged = self.walk.ragged(at, u64::from(width) * size);
+        let values_per_unit = weight::values_per_unit(scheme);
+        let ragged = self.walk.ragged(at, u64::from(width), values_per_unit);
         let (mut values, mut norms) = (Vec::new(), Vec::new());
         for half in 0..2 {
             let skipped = at * u64::from(self.walk.few.warps) * LINE + half * HALF;
             let byte = k.add_constant(self.within, skipped);
-            let element = k.div_constant(byte, size);
+            let unit = k.div_constant(byte, UNIT);
+            let element = k.mul_constant(unit, values_per_unit);
             for place in &self.places {
                 values.push(self.input.values(k, place.row, element, ragged));
             }
@@ -227,12 +218,6 @@ impl<'c> Columns<'c, '_> {
             }
         }
         [values, norms]
-    }
-
-    /// Line `at`, of which the weights are on their way.
-    fn line(&self, k: &mut Builder<'c>, at: u64, weights: Vec<I32<'c>>) -> Line<'c> {
-        let [values, norms] = self.values(k, at);
-        Line { weights, values, norms }
     }
 }
 
@@ -245,36 +230,43 @@ fn multiply<'c, T: Sum<'c>>(
     let Columns { walk, input, places, .. } = columns;
     let ahead = weights.len() as u64;
     let mut waiting = VecDeque::new();
+    let early = walk.few.line_registers(input) <= EARLY;
+    let line = |k: &mut Builder<'c>, at, weights| match early {
+        true => (weights, Some(columns.values(k, at))),
+        false => (weights, None),
+    };
     for (at, weights) in (0..).zip(weights) {
-        waiting.push_back(columns.line(k, at, weights));
+        waiting.push_back(line(k, at, weights));
     }
     let runs = walk.few.runs as usize;
     let mut sums = vec![std::array::from_fn(|_| T::zero(k)); runs * places.len()];
     for at in 0..walk.lines() {
-        let line = waiting.pop_front().expect("lines are asked for before they are multiplied");
+        let (weights, values) =
+            waiting.pop_front().expect("lines are asked for before they are multiplied");
         if at + ahead < walk.lines() {
             let weights = walk.weights(k, at + ahead);
-            waiting.push_back(columns.line(k, at + ahead, weights));
+            waiting.push_back(line(k, at + ahead, weights));
         }
+        let [values, norms] = values.unwrap_or_else(|| columns.values(k, at));
         for half in 0..2 {
             let operands: Vec<_> = places
                 .iter()
                 .enumerate()
                 .map(|(eight, place)| {
-                    let values = &line.values[half * places.len() + eight];
-                    input.operand(k, place, values, line.norms.get(half))
+                    let values = &values[half * places.len() + eight];
+                    input.operand(k, place, values, norms.get(half))
                 })
                 .collect();
             for run in 0..runs {
                 let [upper, lower] = [0, 1].map(|rows| {
-                    let words = line.weights[4 * run + 2 * half + rows];
-                    k.lanes_of(words)
+                    let unit = weights[4 * run + 2 * half + rows];
+                    weight::operands(k, input.scheme, unit)
                 });
-                for pair in [0, 2] {
-                    let a = [upper[pair], lower[pair], upper[pair + 1], lower[pair + 1]];
+                for ((upper, meets), (lower, _)) in upper.into_iter().zip(lower) {
+                    let a = [upper[0], lower[0], upper[1], lower[1]];
                     for (eight, operand) in operands.iter().enumerate() {
                         let sum = &mut sums[run * places.len() + eight];
-                        *sum = T::multiply(k, *sum, a, [operand[pair], operand[pair + 1]]);
+                        *sum = T::multiply(k, *sum, a, meets.map(|at| operand[at]));
                     }
                 }
             }
@@ -320,8 +312,7 @@ impl<'c> Joined<'c> {
     /// The column of the block where a part begins, and its sums over the warps in their order.
     fn get<T: Sum<'c>>(&self, k: &mut Builder<'c>, part: GroupPart<'c>) -> (Index<'c>, T) {
         let row = k.mul_constant(part.row, u64::from(self.few.stride()));
-        let column = k.mul_constant(part.group, 8);
-        let column = k.add_constant(column, part.first);
+        let column = part.column(k);
         let at = k.add(row, column);
         let place = k.at::<T>(self.place, at);
         let mut sum = k.load_whole::<T>(place, part.width);
@@ -369,9 +360,9 @@ impl<'c> Walk<'c> {
         (at + 1) * u64::from(self.few.warps) * LINE <= self.pitch
     }
 
-    /// Does some warp's line number `at` reach beyond the `bytes` that a row has?
-    fn ragged(&self, at: u64, bytes: u64) -> bool {
-        (at + 1) * u64::from(self.few.warps) * LINE > bytes
+    /// Does some warp's line number `at` reach beyond the `values` that a row has?
+    fn ragged(&self, at: u64, values: u64, values_per_unit: u64) -> bool {
+        (at + 1) * u64::from(self.few.warps) * (LINE / UNIT) * values_per_unit > values
     }
 
     /// The weights of line `at`; zeros in a warp that lacks it.

@@ -92,6 +92,14 @@ pub struct GroupPart<'c> {
     pub width: u32,
 }
 
+impl<'c> GroupPart<'c> {
+    /// Its first sum among those of the block's row.
+    pub fn column(self, k: &mut Builder<'c>) -> Index<'c> {
+        let group = k.mul_constant(self.group, GROUP);
+        k.add_constant(group, self.first)
+    }
+}
+
 impl Finish {
     /// Finish and store the outputs of `columns` sums of each row, which `sums` reads.
     ///

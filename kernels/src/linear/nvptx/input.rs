@@ -4,6 +4,7 @@
 use sail_ir::scheme::Scheme;
 
 use super::few::Rows;
+use super::weight::values_per_unit;
 use crate::emit::gpu::{WARP, piece_width};
 use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
 use crate::linear::Prologue;
@@ -75,7 +76,7 @@ impl Input {
     }
 
     fn quantizes(&self) -> bool {
-        self.scheme != Scheme::Bf16
+        self.scheme.quantizes_activations()
     }
 
     fn row<'c>(&self, k: &mut Builder<'c>, rows: Rows<'c>, row: Index<'c>) -> Ptr<'c> {
@@ -190,8 +191,8 @@ impl Input {
         Place { row: self.row(k, rows, row), scale, inverse }
     }
 
-    /// The values of 16 bytes' worth of elements from `element` on, in eights; zeros beyond the row
-    /// where it is `ragged`.
+    /// The values that meet 16 bytes of a weight row, from `element` on, in eights; zeros beyond the
+    /// row where it is `ragged`.
     pub fn values<'c>(
         &self,
         k: &mut Builder<'c>,
@@ -200,7 +201,7 @@ impl Input {
         ragged: bool,
     ) -> Vec<Bf16<'c>> {
         let width = piece_width(self.k.into());
-        let eights = if self.quantizes() { 2 } else { 1 };
+        let eights = values_per_unit(self.scheme) / 8;
         (0..eights)
             .map(|eight| {
                 let pieces: Vec<_> = (0..8 / u64::from(width))
@@ -240,7 +241,7 @@ impl Input {
         })
     }
 
-    /// The four words that values become in a matrix instruction.
+    /// The words that values become in matrix instructions.
     pub fn operand<'c>(
         &self,
         k: &mut Builder<'c>,

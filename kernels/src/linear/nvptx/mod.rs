@@ -12,12 +12,13 @@ pub mod sum;
 mod tests;
 pub mod tile;
 pub mod warpgroup;
+pub mod weight;
 
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::{GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue};
-use crate::emit::{Block, Builder, F32, I32, Index, Ptr};
+use crate::emit::{Block, Builder, F32, I32, Index, Ptr, Value};
 use crate::gpu::OnGpu;
 use crate::kernel::{Before, Kernel, Rows, ThreadBlock};
 use crate::norm::RmsNorm;
@@ -138,8 +139,8 @@ fn few_rows<P: Kernel + Clone + Send + 'static>(
         let arguments = Arguments::of(k, kernel.arguments());
         k.let_successor_start();
         k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
-            Scheme::Bf16 => few::write::<F32<'_>>(k, few, sizes, &arguments, block),
-            _ => few::write::<I32<'_>>(k, few, sizes, &arguments, block),
+            Scheme::Int8 => few::write::<I32<'_>>(k, few, sizes, &arguments, block),
+            _ => few::write::<F32<'_>>(k, few, sizes, &arguments, block),
         });
         // Blocks past the counts, too: who comes after this kernel trusts that all before it has ended.
         k.wait_for_predecessor();
@@ -155,8 +156,7 @@ fn tiled<P: Kernel + Clone + Send + 'static>(
     target: &Target,
     most_rows: u32,
 ) -> Option<Box<dyn Kernel>> {
-    let matches_scheme = matches!(sizes.scheme, Scheme::Bf16 | Scheme::Int8);
-    if !matches_scheme || matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) {
+    if matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) || sizes.scheme == Scheme::Int4 {
         return None;
     }
     if let Some(shape) = Warpgroups::of(&sizes, most_rows, target) {
@@ -173,8 +173,8 @@ fn tiled<P: Kernel + Clone + Send + 'static>(
         let arguments = Arguments::of(k, kernel.arguments());
         let shared = k.shared(tile.shared_bytes().into(), 128);
         k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
-            Scheme::Bf16 => write_tile::<F32<'_>>(k, (tile, shared), sizes, &arguments, block),
-            _ => write_tile::<I32<'_>>(k, (tile, shared), sizes, &arguments, block),
+            Scheme::Int8 => write_tile::<I32<'_>>(k, (tile, shared), sizes, &arguments, block),
+            _ => write_tile::<F32<'_>>(k, (tile, shared), sizes, &arguments, block),
         });
         Ok(())
     });
@@ -194,8 +194,8 @@ fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
     let kernel = OnGpu::new(problem, grid, shape.block(&sizes, weight), move |kernel, k| {
         let arguments = Arguments::of(k, kernel.arguments());
         k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
-            Scheme::Bf16 => write_by_warpgroups::<F32<'_>>(k, shape, sizes, &arguments, block),
-            _ => write_by_warpgroups::<I32<'_>>(k, shape, sizes, &arguments, block),
+            Scheme::Int8 => write_by_warpgroups::<I32<'_>>(k, shape, sizes, &arguments, block),
+            _ => write_by_warpgroups::<F32<'_>>(k, shape, sizes, &arguments, block),
         });
         Ok(())
     });
@@ -233,7 +233,7 @@ impl Sizes {
         let Self { rows, k, scheme, prologue, .. } = self;
         let norm = matches!(prologue, Prologue::RmsNorm { .. });
         let takes = if norm { vec![0, 1] } else { vec![0] };
-        if scheme != Scheme::Bf16 {
+        if scheme.quantizes_activations() {
             let kernel = Box::new(QuantizeRows { rows, k, prologue });
             return Some(Before { kernel, takes, row_bytes: QuantizedRows { k }.row_bytes() });
         }
@@ -244,13 +244,44 @@ impl Sizes {
 
     /// Bytes from one row of x to the next, and of those how many are multiplied.
     pub fn row_bytes(self) -> [u64; 2] {
+        if !self.scheme.quantizes_activations() {
+            return [2 * u64::from(self.k); 2];
+        }
+        let rows = QuantizedRows { k: self.k };
+        [rows.row_bytes(), rows.code_bytes()]
+    }
+
+    /// Sums of neighbouring weight rows from `column` on, in what the rows' integers are worth;
+    /// `scales` are those of all rows.
+    pub fn scaled<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        sums: F32<'c>,
+        scales: Ptr<'c>,
+        column: Index<'c>,
+    ) -> F32<'c> {
         match self.scheme {
-            Scheme::Bf16 => [2 * u64::from(self.k); 2],
-            _ => {
-                let rows = QuantizedRows { k: self.k };
-                [rows.row_bytes(), rows.code_bytes()]
+            Scheme::Bf16 | Scheme::Int4 => sums,
+            Scheme::Int8 | Scheme::Int8Weight => {
+                let place = k.at::<F32>(scales, column);
+                let scale = k.load_whole::<F32>(place, sums.width());
+                k.mul(sums, scale)
             }
         }
+    }
+
+    /// Sums of a row of x in what its integers are worth.
+    pub fn stepped<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        sums: F32<'c>,
+        step: impl FnOnce(&mut Builder<'c>) -> F32<'c>,
+    ) -> F32<'c> {
+        if !self.scheme.quantizes_activations() {
+            return sums;
+        }
+        let step = step(k);
+        k.mul(sums, step)
     }
 }
 
@@ -285,7 +316,7 @@ fn write_tile<'c, T: Sum<'c>>(
     };
     let sums = tile::multiply::<T>(
         k,
-        (tile, shared),
+        (tile, shared, sizes.scheme),
         Side::new(left, multiplied),
         Side::new(right, pitch),
     );
@@ -316,18 +347,13 @@ fn finish_staged<'c>(
     let scales = k.at_bytes_constant(arguments.weight, behind);
     let load = |k: &mut Builder<'c>, part: GroupPart<'c>| -> F32<'c> {
         let sum = staged.get(k, part);
-        if sizes.scheme == Scheme::Bf16 {
-            return sum;
-        }
-        let column = k.mul_constant(part.group, 8);
-        let column = k.add_constant(column, part.first);
+        let column = part.column(k);
         let column = k.add(column, first);
-        let place = k.at::<F32>(scales, column);
-        let scale = k.load_whole::<F32>(place, part.width);
-        let sum = k.mul(sum, scale);
-        let row = k.add(part.row, block.first_row);
-        let step = QuantizedRows { k: sizes.k }.step(k, arguments.x, row);
-        k.mul(sum, step)
+        let sum = sizes.scaled(k, sum, scales, column);
+        sizes.stepped(k, sum, |k| {
+            let row = k.add(part.row, block.first_row);
+            QuantizedRows { k: sizes.k }.step(k, arguments.x, row)
+        })
     };
     let first_output = k.div_constant(first, sizes.finish.sums().into());
     let (rows, first_row) = (block.rows, block.first_row);

@@ -16,6 +16,8 @@ use crate::ptxas;
 use crate::reference::{self, Rounding};
 use crate::table::template;
 
+const SCHEMES: [Scheme; 3] = [Scheme::Bf16, Scheme::Int8, Scheme::Int8Weight];
+
 const PATCHES: Rows = Rows { count: Count::Images, per: 1024 };
 
 fn linear([n, k]: [u32; 2], rows: Rows, scheme: Scheme, epilogue: Epilogue) -> Box<dyn Kernel> {
@@ -88,7 +90,7 @@ fn assemble(problems: &[Box<dyn Kernel>], most_rows: u32, most_registers: u32) {
 
 #[test]
 fn products_of_many_rows_assemble_without_spills() {
-    for scheme in [Scheme::Bf16, Scheme::Int8] {
+    for scheme in SCHEMES {
         assemble(&problems(scheme), 8192, 168);
     }
 }
@@ -96,7 +98,7 @@ fn products_of_many_rows_assemble_without_spills() {
 #[test]
 fn products_of_few_rows_assemble_without_spills() {
     let norm = Prologue::RmsNorm { eps: 1e-6 };
-    for scheme in [Scheme::Bf16, Scheme::Int8] {
+    for scheme in SCHEMES {
         let mut problems = problems(scheme);
         // Their patches are never few.
         problems.retain(|problem| !problem.symbol().contains("images"));
@@ -118,10 +120,7 @@ fn drawn(seed: u64, count: usize, scale: f32) -> (Vec<u8>, Vec<f64>) {
 }
 
 fn taken(scheme: Scheme, x: Vec<f64>, k: usize) -> Vec<f64> {
-    match scheme {
-        Scheme::Bf16 | Scheme::Int8Weight => x,
-        Scheme::Int8 | Scheme::Int4 => reference::quantized_rows(&x, k),
-    }
+    if scheme.quantizes_activations() { reference::quantized_rows(&x, k) } else { x }
 }
 
 /// Hold the kernel for at most `most_rows` rows against the twin, at `rows` rows.
@@ -230,16 +229,17 @@ fn products_of_many_rows_are_their_twins() {
         (1, [64, 64], PLAIN),
         (130, [144, 256], PLAIN),
         (65, [40, 72], (norm, residual)),
+        (200, [48, 136], PLAIN),
         (17, [33, 70], (Prologue::Direct, gelu)),
         (66, [70, 36], (Prologue::Direct, gelu)),
         (3, [7, 7], (Prologue::Direct, residual)),
         (2, [1, 1], PLAIN),
     ] {
-        for scheme in [Scheme::Bf16, Scheme::Int8] {
+        for scheme in SCHEMES {
             check_linear(sizes, scheme, around, (rows, 4096));
         }
     }
-    for scheme in [Scheme::Bf16, Scheme::Int8] {
+    for scheme in SCHEMES {
         check_gated([64, 128], scheme, norm, (70, 4096));
         check_gated([23, 19], scheme, Prologue::Direct, (5, 4096));
     }
@@ -250,7 +250,7 @@ fn products_of_few_rows_are_their_twins() {
     let norm = Prologue::RmsNorm { eps: 1e-6 };
     let gelu = Epilogue { bias: true, activation: Activation::Gelu, residual: false };
     let residual = Epilogue { residual: true, ..Epilogue::NONE };
-    for scheme in [Scheme::Bf16, Scheme::Int8] {
+    for scheme in SCHEMES {
         for (rows, most, sizes, around) in [
             (1, 1, [64, 256], PLAIN),
             (7, 8, [144, 2048], (norm, residual)),

@@ -1,16 +1,20 @@
 //! The product of many rows, on the matrix units that both targets have: a block computes a tile of
 //! rows by weight rows, step by step along K, while copies of the next steps are under way.
 //!
-//! A step is 64 bytes of each row. In shared memory its four 16-byte units are swapped by the number
-//! of the row, so that the eight rows of a matrix instruction's operand lie in different banks.
+//! A step is 64 bytes of each row of x, and of each row of a weight as many as meet them: 32 where a
+//! word holds two operands, which are made apart in registers. In shared memory its 16-byte units are
+//! swapped by the number of the row, so that the eight rows of a matrix instruction's operand lie in
+//! different banks.
 
+use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::sum::Sum;
+use super::weight::{bytes_of_x, expanded};
 use crate::emit::gpu::{Matrices, WARP, piece_width};
-use crate::emit::{Builder, Index, Ptr};
+use crate::emit::{Builder, I32, Index, Ptr};
 
-/// Bytes of a row in one step.
+/// Bytes of a row of x in one step.
 const STEP: u64 = 64;
 
 /// Bytes of one copy.
@@ -101,15 +105,17 @@ struct Copies<'c> {
     /// Byte of the step where its units begin.
     within: Index<'c>,
     bytes: u64,
+    /// Bytes of a row in one step.
+    step: u64,
 }
 
 impl<'c> Copies<'c> {
     fn new<R: Fn(&mut Builder<'c>, Index<'c>) -> Ptr<'c>>(
         k: &mut Builder<'c>,
-        (shared, rows): (Ptr<'c>, u32),
+        (shared, rows, step): (Ptr<'c>, u32, u64),
         side: &Side<'c, R>,
     ) -> Self {
-        let units_per_row = STEP / UNIT;
+        let units_per_row = step / UNIT;
         let thread = k.thread();
         let first = k.div_constant(thread, units_per_row);
         let unit = k.rem_constant(thread, units_per_row);
@@ -120,18 +126,18 @@ impl<'c> Copies<'c> {
             let row = k.add_constant(first, pass * at_once);
             let from = (side.row)(k, row);
             let from = k.at_bytes(from, within);
-            let place = place_of_unit(k, row, unit);
+            let place = place_of_unit(k, row, unit, step);
             units.push([from, k.at_bytes(shared, place)]);
         }
-        Self { units, within, bytes: side.bytes }
+        Self { units, within, bytes: side.bytes, step }
     }
 
     /// Ask for the units of step `step` in the stage that begins `stage` bytes into shared memory.
     fn ask(&self, k: &mut Builder<'c>, step: Index<'c>, stage: Index<'c>) {
-        let skipped = k.mul_constant(step, STEP);
+        let skipped = k.mul_constant(step, self.step);
         for [from, to] in &self.units {
             let (from, to) = (k.at_bytes(*from, skipped), k.at_bytes(*to, stage));
-            let left = (!self.bytes.is_multiple_of(STEP)).then(|| {
+            let left = (!self.bytes.is_multiple_of(self.step)).then(|| {
                 let begin = k.add(skipped, self.within);
                 let bytes = k.index(self.bytes);
                 k.sub(bytes, begin)
@@ -141,12 +147,14 @@ impl<'c> Copies<'c> {
     }
 }
 
-/// Byte of a stage's side where unit `unit` of row `row` lies.
-fn place_of_unit<'c>(k: &mut Builder<'c>, row: Index<'c>, unit: Index<'c>) -> Index<'c> {
-    let pair = k.div_constant(row, 2);
-    let turn = k.rem_constant(pair, STEP / UNIT);
+/// Byte of a stage's side where unit `unit` of row `row` lies, of rows of `step` bytes.
+fn place_of_unit<'c>(k: &mut Builder<'c>, row: Index<'c>, unit: Index<'c>, step: u64) -> Index<'c> {
+    /// Bytes after which banks repeat.
+    const BANKS: u64 = 128;
+    let together = k.div_constant(row, BANKS / step);
+    let turn = k.rem_constant(together, step / UNIT);
     let unit = k.xor(unit, turn);
-    let (row, unit) = (k.mul_constant(row, STEP), k.mul_constant(unit, UNIT));
+    let (row, unit) = (k.mul_constant(row, step), k.mul_constant(unit, UNIT));
     k.add(row, unit)
 }
 
@@ -158,21 +166,22 @@ pub struct Sums<'c, T> {
     first: [Index<'c>; 2],
 }
 
-/// The sums of the tile over `bytes` bytes of K, `left · rightᵀ`.
+/// The sums of the tile over the bytes of `left`, `left · rightᵀ`; `right` is a weight of the scheme.
 ///
 /// All threads of the block come here. `shared` has the tile's `shared_bytes`, aligned to 128; it may
 /// be reused after a barrier.
 pub fn multiply<'c, T: Sum<'c>>(
     k: &mut Builder<'c>,
-    (tile, shared): (Tile, Ptr<'c>),
+    (tile, shared, scheme): (Tile, Ptr<'c>, Scheme),
     left: Side<'c, impl Fn(&mut Builder<'c>, Index<'c>) -> Ptr<'c>>,
     right: Side<'c, impl Fn(&mut Builder<'c>, Index<'c>) -> Ptr<'c>>,
 ) -> Sums<'c, T> {
     let steps = left.bytes.div_ceil(STEP);
     let right_shared = k.at_bytes_constant(shared, STEP * u64::from(tile.rows));
+    let right_step = STEP / bytes_of_x(scheme);
     let copies = [
-        Copies::new(k, (shared, tile.rows), &left),
-        Copies::new(k, (right_shared, tile.columns), &right),
+        Copies::new(k, (shared, tile.rows, STEP), &left),
+        Copies::new(k, (right_shared, tile.columns, right_step), &right),
     ];
     let ask = |k: &mut Builder<'c>, step: Index<'c>| {
         let slot = k.rem_constant(step, STAGES);
@@ -185,8 +194,10 @@ pub fn multiply<'c, T: Sum<'c>>(
         [k.rem_constant(warp, tile.warps[1].into()), k.div_constant(warp, tile.warps[1].into())];
     let [rows, columns] = tile.of_warp();
     let first = [k.mul_constant(down, rows.into()), k.mul_constant(across, columns.into())];
-    let operands =
-        [operand(k, (shared, first[0]), false), operand(k, (right_shared, first[1]), true)];
+    let places = Places {
+        left: units(k, (shared, first[0]), false, STEP),
+        right: units(k, (right_shared, first[1]), true, right_step),
+    };
 
     for step in 0..STAGES - 1 {
         if step < steps {
@@ -209,49 +220,80 @@ pub fn multiply<'c, T: Sum<'c>>(
         k.commit_copies();
         let slot = k.rem_constant(step, STAGES);
         let stage = k.mul_constant(slot, tile.stage_bytes());
-        let places = operands.map(|places| places.map(|at| k.at_bytes(at, stage)));
-        multiply_step(k, [m, n], places, sums)
+        multiply_step(k, ([m, n], scheme), &places, stage, sums)
     });
     Sums { tile, values, first }
 }
 
-/// Where this thread's `ldmatrix` addresses begin in the first stage, for both halves of a step.
-fn operand<'c>(
+/// Where this thread's `ldmatrix` addresses begin in the first stage, for each 32 bytes of a step.
+struct Places<'c> {
+    left: Vec<Ptr<'c>>,
+    right: Vec<Ptr<'c>>,
+}
+
+fn units<'c>(
     k: &mut Builder<'c>,
     (shared, first): (Ptr<'c>, Index<'c>),
     right: bool,
-) -> [Ptr<'c>; 2] {
+    step: u64,
+) -> Vec<Ptr<'c>> {
     let [row, half] = k.matrix_row(right);
     let row = k.add(row, first);
-    [0, 2].map(|unit| {
-        let unit = k.add_constant(half, unit);
-        let place = place_of_unit(k, row, unit);
-        k.at_bytes(shared, place)
-    })
+    (0..step / UNIT)
+        .step_by(2)
+        .map(|unit| {
+            // Units are swapped by xor: the two of a pair stay one.
+            let unit = k.add_constant(half, unit);
+            let place = place_of_unit(k, row, unit, step);
+            k.at_bytes(shared, place)
+        })
+        .collect()
 }
 
 fn multiply_step<'c, T: Sum<'c>>(
     k: &mut Builder<'c>,
-    [m, n]: [u32; 2],
-    [left, right]: [[Ptr<'c>; 2]; 2],
+    ([m, n], scheme): ([u32; 2], Scheme),
+    places: &Places<'c>,
+    stage: Index<'c>,
     mut sums: Vec<[T; 4]>,
 ) -> Vec<[T; 4]> {
-    let matrices = |k: &mut Builder<'c>, side: Ptr<'c>, row: u32| {
-        let place = k.at_bytes_constant(side, STEP * u64::from(row));
+    let matrices = |k: &mut Builder<'c>, side: Ptr<'c>, (row, step): (u32, u64)| {
+        let place = k.at_bytes(side, stage);
+        let place = k.at_bytes_constant(place, step * u64::from(row));
         k.load_matrices(place, Matrices::Four, false)
     };
-    for half in 0..2 {
-        let a: Vec<_> = (0..m).map(|at| matrices(k, left[half], 16 * at)).collect();
-        let b: Vec<_> = (0..n / 2).map(|at| matrices(k, right[half], 16 * at)).collect();
+    let right_step = STEP / bytes_of_x(scheme);
+    let right = places.right.iter().map(|side| -> Vec<_> {
+        (0..n / 2).map(|at| matrices(k, *side, (16 * at, right_step))).collect()
+    });
+    let right: Vec<_> = right.collect();
+    let right: Vec<_> = right.iter().flat_map(|words| operands(k, scheme, words)).collect();
+    for (left, b) in places.left.iter().zip(&right) {
+        let a: Vec<_> = (0..m).map(|at| matrices(k, *left, (16 * at, STEP))).collect();
         for (row, a) in a.iter().enumerate() {
-            for column in 0..n as usize {
-                let b = &b[column / 2][2 * (column % 2)..][..2];
+            for (column, b) in b.iter().enumerate() {
                 let sum = &mut sums[row * n as usize + column];
-                *sum = T::multiply(k, *sum, [a[0], a[1], a[2], a[3]], [b[0], b[1]]);
+                *sum = T::multiply(k, *sum, [a[0], a[1], a[2], a[3]], *b);
             }
         }
     }
     sums
+}
+/// The right operands that 32 bytes of weight rows hold, 16 rows in four words: for each 32 bytes of x,
+/// those of each eight of columns.
+fn operands<'c>(
+    k: &mut Builder<'c>,
+    scheme: Scheme,
+    words: &[Vec<I32<'c>>],
+) -> Vec<Vec<[I32<'c>; 2]>> {
+    let pairs = words.iter().flat_map(|words| words.chunks_exact(2));
+    if bytes_of_x(scheme) == 1 {
+        return vec![pairs.map(|pair| [pair[0], pair[1]]).collect()];
+    }
+    let halves = [0, 1].map(|half| -> Vec<_> {
+        pairs.clone().map(|pair| expanded(k, scheme, pair[half])).collect()
+    });
+    halves.into()
 }
 
 impl<'c, T: Sum<'c>> Sums<'c, T> {

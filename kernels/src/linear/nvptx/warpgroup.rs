@@ -12,6 +12,7 @@ use sail_ir::target::Target;
 use super::Sizes;
 use super::finish::Staged;
 use super::sum::Sum;
+use super::weight::bytes_of_x;
 use crate::emit::gpu::{Swizzle, WARP};
 use crate::emit::{Builder, I32, Index, Ptr};
 use crate::kernel::ThreadBlock;
@@ -53,12 +54,13 @@ impl Warpgroups {
     /// More steps than this on their way gain nothing.
     const MOST_STAGES: u64 = 8;
 
-    /// For calls of at most `most_rows` rows on `target`, where it has such instructions and rows begin
-    /// where its copies can.
+    /// For calls of at most `most_rows` rows on `target`, where it has such instructions, rows begin
+    /// where its copies can, and the bytes of the weight are multiplied as they are.
     #[must_use]
     pub(crate) fn of(sizes: &Sizes, most_rows: u32, target: &Target) -> Option<Self> {
         let [row_bytes, _] = sizes.row_bytes();
-        if !target.has("sm_90a") || !row_bytes.is_multiple_of(16) {
+        let as_they_are = bytes_of_x(sizes.scheme) == 1;
+        if !target.has("sm_90a") || !row_bytes.is_multiple_of(16) || !as_they_are {
             return None;
         }
         let processors = target.gpu()?.processors;

@@ -1,0 +1,30 @@
+//! Words of packed integers as operands of matrix instructions, exactly.
+
+use super::super::{Builder, I32};
+use super::asm::Effect;
+
+impl<'c> Builder<'c> {
+    /// The four signed bytes of a word as bf16 values: bytes 0 and 1 as a pair, bytes 2 and 3.
+    ///
+    /// A byte below the exponent of 128 is 128 + its low 7 bits, and with the high bit alone it is 128,
+    /// or 256 where the byte is negative: the difference is the integer.
+    pub fn bf16_of_signed_bytes(&mut self, word: I32<'c>) -> [I32<'c>; 2] {
+        const EXPONENTS: i32 = 0x4343_4343;
+        let exponents = self.i32(EXPONENTS);
+        let masks = [0xff7f_ff7f_u32, 0xff80_ff80].map(|mask| self.i32(mask.cast_signed()));
+        [0x4140, 0x4342].map(|bytes| {
+            let both = self.pick_bytes(word, exponents, bytes);
+            let [low, high] = masks.map(|mask| self.and(both, mask));
+            self.sub_bf16_pairs(low, high)
+        })
+    }
+
+    /// `a - b` of bf16 pairs, rounded once each.
+    pub fn sub_bf16_pairs(&mut self, a: I32<'c>, b: I32<'c>) -> I32<'c> {
+        // -1, twice: both targets have this instruction, not both have a difference.
+        let text = "fma.rn.bf16x2 $0, $1, $2, $3;";
+        let minus = self.i32(0xbf80_bf80_u32.cast_signed());
+        let word = self.word_type();
+        I32(self.ptx(text, "=r,r,r,r", &[word], &[b.0, minus.0, a.0], Effect::None)[0])
+    }
+}
