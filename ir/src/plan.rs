@@ -293,7 +293,8 @@ pub struct Kernel {
 }
 
 /// How a kernel of a CUDA target is launched: one thread block for each item of the step's grid at
-/// the bound of its class, one-dimensional; a block past the counts of the call leaves at once.
+/// the bound of its class, one-dimensional; a block past the counts of the call leaves at once. Where
+/// there are `most_blocks`, no more than that, and a block takes several items.
 ///
 /// Parameters: the step's pointers in their order, the control block, then the tensor maps. Code for
 /// `sm_90` waits for the kernel before it in the stream itself: every launch may be a programmatic
@@ -309,6 +310,9 @@ pub struct Cuda {
     /// Blocks of a cluster; absent for none.
     #[serde(default = "one_block", skip_serializing_if = "is_one_block")]
     pub cluster: u32,
+    /// Most blocks of a launch; absent where every item has its own.
+    #[serde(default, skip_serializing_if = "is_every_item")]
+    pub most_blocks: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tensor_maps: Vec<TensorMap>,
 }
@@ -319,6 +323,10 @@ fn one_block() -> u32 {
 
 fn is_one_block(cluster: &u32) -> bool {
     *cluster == 1
+}
+
+fn is_every_item(most_blocks: &u32) -> bool {
+    *most_blocks == 0
 }
 
 /// A matrix in device memory as `cp.async.bulk.tensor` reads or writes it, two-dimensional: the

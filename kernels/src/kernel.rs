@@ -66,6 +66,8 @@ pub struct ThreadBlock {
     pub registers: u32,
     /// Blocks of a cluster; 1 for none.
     pub cluster: u32,
+    /// Most blocks that are launched: the code then takes further items by itself. 0: one for each item.
+    pub most_blocks: u32,
     /// The code lets its successor start and waits for its predecessor itself, after it has asked for
     /// what no kernel writes. Otherwise it does both before anything else. `sm_90` only.
     pub waits_itself: bool,
@@ -83,6 +85,7 @@ impl ThreadBlock {
             blocks_per_processor: 0,
             registers: 0,
             cluster: 1,
+            most_blocks: 0,
             waits_itself: false,
             tensor_maps: Vec::new(),
         }

@@ -71,6 +71,7 @@ pub fn launch(kernel: &dyn Kernel) -> Option<Cuda> {
         threads: block.threads,
         shared_bytes: block.shared_bytes,
         cluster: block.cluster,
+        most_blocks: block.most_blocks,
         tensor_maps: block.tensor_maps,
     })
 }

@@ -26,7 +26,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), ArtifactError> {
 }
 
 fn launch(cuda: &Cuda, arguments: u32) -> Result<(), String> {
-    let Cuda { entry, threads, shared_bytes: _, cluster, tensor_maps } = cuda;
+    let Cuda { entry, threads, shared_bytes: _, cluster, most_blocks: _, tensor_maps } = cuda;
     if entry.is_empty() || entry.contains('\0') {
         return Err(format!("`{entry}` is no name of an entry"));
     }
@@ -75,6 +75,7 @@ mod tests {
             threads: 128,
             shared_bytes: 0,
             cluster: 1,
+            most_blocks: 0,
             tensor_maps: vec![map],
         }
     }

@@ -68,8 +68,14 @@ fn gpu_manifest(mut plan: Plan) -> Manifest {
         let kernel = &mut plan.kernels[KernelId(index as u32)];
         let entry = kernel.family.clone();
         kernel.offset = 0;
-        kernel.cuda =
-            Some(Cuda { entry, threads: 1, shared_bytes: 0, cluster: 1, tensor_maps: Vec::new() });
+        kernel.cuda = Some(Cuda {
+            entry,
+            threads: 1,
+            shared_bytes: 0,
+            cluster: 1,
+            most_blocks: 0,
+            tensor_maps: Vec::new(),
+        });
     }
     let mut manifest = manifest(plan);
     manifest.target = Target::parse("sm_80").unwrap();

@@ -220,6 +220,43 @@ impl<'c> Builder<'c> {
         });
     }
 
+    /// Run `body` for every item that is this thread block's: its own, and from there on every one as
+    /// many further as there are blocks. `body` is given how many came before. Whether there is one is
+    /// the same for all threads of a block.
+    pub fn for_items_of_block(
+        &mut self,
+        grid: &Grid,
+        body: impl FnOnce(&mut Self, Index<'c>, Block<'c>),
+    ) {
+        let rows = self.rows(grid);
+        let [per_block, columns] = [grid.rows_per_block, grid.columns].map(u64::from);
+        let started = self.add_constant(rows, per_block - 1);
+        let started = self.div_constant(started, per_block);
+        let items = self.mul_constant(started, columns);
+        let item = self.item();
+        let blocks = self.special_register("llvm.nvvm.read.ptx.sreg.nctaid.x");
+        // The division rounds towards zero, and there may be more blocks than items.
+        let turns = self.sub(items, item);
+        let turns = self.add(turns, blocks);
+        let turns = self.sub_constant(turns, 1);
+        let turns = self.div(turns, blocks);
+        let zero = self.index(0);
+        self.for_each(zero, turns, 1, |k, turn| {
+            let further = k.mul(turn, blocks);
+            let item = k.add(item, further);
+            let [index, first_column] = match columns {
+                1 => [item, k.index(0)],
+                _ => [k.div_constant(item, columns), k.rem_constant(item, columns)],
+            };
+            let first_row = k.mul_constant(index, per_block);
+            let left = k.sub(rows, first_row);
+            let most = k.index(per_block);
+            let rows = k.min(left, most);
+            let end_column = k.add_constant(first_column, 1);
+            body(k, turn, Block { index, first_row, rows, first_column, end_column });
+        });
+    }
+
     /// A special register as a count.
     fn special_register(&mut self, name: &str) -> Index<'c> {
         let value = self.intrinsic(name, &[], &[]).into_int_value();

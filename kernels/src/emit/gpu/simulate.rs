@@ -52,7 +52,11 @@ impl<'a> Simulated<'a> {
             let argument = map.argument as usize;
             params.extend(encoded(map, (places[argument], buffers[argument].len() as u64), count));
         }
-        let items = grid.items(count) + u64::from(grid.columns);
+        let items = match block.most_blocks {
+            0 => grid.items(count) + u64::from(grid.columns),
+            // Few enough that a block has several items.
+            most => u64::from(most.min(3)),
+        };
         let launch = Launch {
             grid: [items as u32, 1, 1],
             block: [block.threads, 1, 1],

@@ -72,6 +72,13 @@ pub struct Pointers<'c> {
     pub y: Ptr<'c>,
 }
 
+/// What outputs are finished with, read.
+#[derive(Clone, Copy)]
+pub struct Beside<'c> {
+    bias: Option<Bf16<'c>>,
+    residual: Option<Bf16<'c>>,
+}
+
 /// The outputs that a block finishes: `rows` staged rows, row `i` being row `first_row + i` of y, and
 /// outputs from `first` on of the `n` of a row.
 #[derive(Clone, Copy)]
@@ -149,7 +156,8 @@ impl Finish {
                     let part = |group| GroupPart { row, group, first, width };
                     let sums: Vec<_> = parts.iter().map(|group| sums(k, part(*group))).collect();
                     let at = k.add(start, column);
-                    let value = self.value(k, &sums, [column, at], pointers);
+                    let beside = self.beside(k, ([column, at], width), pointers);
+                    let value = self.value(k, &sums, beside);
                     let place = k.at::<Bf16>(pointers.y, at);
                     let value = k.round(value);
                     k.store_whole(place, value);
@@ -158,33 +166,36 @@ impl Finish {
         });
     }
 
-    /// The outputs of `sums`, at `column` of their row and at `at` of the matrix.
-    fn value<'c>(
+    /// What `width` outputs are finished with, at `column` of their row and at `at` of the matrix.
+    pub fn beside<'c>(
         self,
         k: &mut Builder<'c>,
-        sums: &[F32<'c>],
-        [column, at]: [Index<'c>; 2],
+        ([column, at], width): ([Index<'c>; 2], u32),
         pointers: &Pointers<'c>,
-    ) -> F32<'c> {
-        use crate::emit::Value;
+    ) -> Beside<'c> {
+        let Self::Each(_) = self else { return Beside { bias: None, residual: None } };
+        let mut load = |pointer: Option<Ptr<'c>>, at| {
+            let place = k.at::<Bf16>(pointer?, at);
+            Some(k.load_whole::<Bf16>(place, width))
+        };
+        Beside { bias: load(pointers.bias, column), residual: load(pointers.residual, at) }
+    }
+
+    /// The outputs of `sums`.
+    pub fn value<'c>(self, k: &mut Builder<'c>, sums: &[F32<'c>], beside: Beside<'c>) -> F32<'c> {
         let Self::Each(Epilogue { activation, .. }) = self else {
             let gated = k.silu_approx(sums[0]);
             return k.mul(gated, sums[1]);
         };
         let mut value = sums[0];
-        let width = value.width();
-        if let Some(bias) = pointers.bias {
-            let place = k.at::<Bf16>(bias, column);
-            let bias = k.load_whole::<Bf16>(place, width);
+        if let Some(bias) = beside.bias {
             let bias = k.widen(bias);
             value = k.add(value, bias);
         }
         if activation == Activation::Gelu {
             value = k.gelu(value);
         }
-        if let Some(residual) = pointers.residual {
-            let place = k.at::<Bf16>(residual, at);
-            let residual = k.load_whole::<Bf16>(place, width);
+        if let Some(residual) = beside.residual {
             let residual = k.widen(residual);
             value = k.add(value, residual);
         }

@@ -3,6 +3,7 @@
 //! A weight is rows along K ([`crate::packing::rows`]); a block multiplies a tile of rows of x by rows
 //! of the weight and finishes its sums where they are.
 
+mod direct;
 pub mod few;
 pub mod finish;
 pub mod input;
@@ -160,7 +161,7 @@ fn tiled<P: Kernel + Clone + Send + 'static>(
         return None;
     }
     if let Some(shape) = Warpgroups::of(&sizes, most_rows, target) {
-        return Some(by_warpgroups(problem, sizes, shape));
+        return Some(by_warpgroups(problem, sizes, shape, target));
     }
     let tile = Tile::of([sizes.weight_rows(), most_rows], target);
     let block = ThreadBlock {
@@ -186,34 +187,27 @@ fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
     problem: &P,
     sizes: Sizes,
     shape: Warpgroups,
+    target: &Target,
 ) -> Box<dyn Kernel> {
     let weight = problem.arguments().iter().position(|name| *name == "weight");
     let weight = weight.expect("every product has this argument") as u32;
     let columns = sizes.weight_rows().div_ceil(shape.columns);
     let grid = sizes.rows.grid(warpgroup::ROWS, columns);
-    let kernel = OnGpu::new(problem, grid, shape.block(&sizes, weight), move |kernel, k| {
+    let block = shape.block(&sizes, weight, target);
+    let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let arguments = Arguments::of(k, kernel.arguments());
-        k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
-            Scheme::Int8 => write_by_warpgroups::<I32<'_>>(k, shape, sizes, &arguments, block),
-            _ => write_by_warpgroups::<F32<'_>>(k, shape, sizes, &arguments, block),
-        });
+        let grid = kernel.grid();
+        match sizes.scheme {
+            Scheme::Bf16 => warpgroup::write::<F32<'_>>(k, (shape, &sizes, &grid), |k, tile| {
+                direct::finish(k, tile, &sizes, &arguments);
+            }),
+            _ => warpgroup::write::<I32<'_>>(k, (shape, &sizes, &grid), |k, tile| {
+                direct::finish(k, tile, &sizes, &arguments);
+            }),
+        }
         Ok(())
     });
     prepared(kernel.named(format!("wgmma{}x{}", warpgroup::ROWS, shape.columns)), sizes)
-}
-
-fn write_by_warpgroups<'c, T: Sum<'c>>(
-    k: &mut Builder<'c>,
-    shape: Warpgroups,
-    sizes: Sizes,
-    arguments: &Arguments<'c>,
-    block: Block<'c>,
-) {
-    let first = k.mul_constant(block.first_column, shape.columns.into());
-    warpgroup::write::<T>(k, (shape, &sizes), [block.first_row, first], |k, staged| {
-        let team = (warpgroup::MULTIPLYING, shape.columns);
-        finish_staged(k, (staged, team), sizes, arguments, (block, first));
-    });
 }
 
 /// `kernel` after what makes its rows, where that is needed.

@@ -5,12 +5,12 @@
 //! completes with its bytes, `empty` with an arrival of each multiplying warp. The copying warp runs
 //! ahead by as many steps as there are stages.
 
-use sail_ir::plan::{MapRows, TensorMap};
+use sail_ir::plan::{Grid, MapRows, TensorMap};
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::Sizes;
-use super::finish::Staged;
+use super::direct::Tile;
 use super::sum::Sum;
 use super::weight::bytes_of_x;
 use crate::emit::gpu::{Swizzle, WARP};
@@ -32,9 +32,6 @@ pub const MULTIPLYING: u32 = 2 * GROUP;
 /// Registers of a thread that multiplies, and of one that does not: what the block has at its start is
 /// given by the one to the other.
 const REGISTERS: [u32; 2] = [232, 40];
-
-/// Barrier of the block's threads that multiply.
-const AMONG_MULTIPLYING: u32 = 1;
 
 /// The shape of a block's tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +71,7 @@ impl Warpgroups {
     /// As many stages as fit.
     fn with(columns: u32) -> Self {
         let stage = Self { columns, stages: 1 }.stage_bytes() + 16;
-        let sums = 4 * u64::from(ROWS) * u64::from(columns);
         let stages = (Self::SHARED_BYTES / stage).min(Self::MOST_STAGES);
-        assert!(stages * (stage - 16) >= sums, "the sums do not fit where the steps were");
         Self { columns, stages }
     }
 
@@ -100,7 +95,7 @@ impl Warpgroups {
 
     /// The block, with the tensor maps of x and of the weight, which is argument `weight`.
     #[must_use]
-    pub(crate) fn block(self, sizes: &Sizes, weight: u32) -> ThreadBlock {
+    pub(crate) fn block(self, sizes: &Sizes, weight: u32, target: &Target) -> ThreadBlock {
         let [row_bytes, multiplied] = sizes.row_bytes();
         let element_bytes = if sizes.scheme == Scheme::Bf16 { 2 } else { 1 };
         let map = |argument, bytes: u64, rows, row_bytes, box_rows| TensorMap {
@@ -123,6 +118,7 @@ impl Warpgroups {
             tensor_maps: maps,
             // As many as all threads can have at the start.
             registers: 168,
+            most_blocks: target.gpu().map_or(0, |gpu| gpu.processors),
             ..ThreadBlock::of(MULTIPLYING + GROUP)
                 .with_shared((self.stages * (self.stage_bytes() + 16)) as u32)
         }
@@ -157,13 +153,12 @@ impl<'c> Ring<'c> {
     }
 }
 
-/// Multiply the block's tile, whose first row and weight row are `first`. `finish` is run by the threads
-/// that multiply, when their sums are staged.
+/// Multiply the tiles of `grid` that are this block's. `finish` is run by the threads that multiply, for
+/// each with the sums of its tile; the first steps of the next tile are on their way meanwhile.
 pub(crate) fn write<'c, T: Sum<'c>>(
     k: &mut Builder<'c>,
-    (shape, sizes): (Warpgroups, &Sizes),
-    first: [Index<'c>; 2],
-    finish: impl FnOnce(&mut Builder<'c>, Staged<'c>),
+    (shape, sizes, grid): (Warpgroups, &Sizes, &Grid),
+    finish: impl FnOnce(&mut Builder<'c>, Tile<'c, '_, T>),
 ) {
     let stages = k.shared(shape.stages * shape.stage_bytes(), 1024);
     let barriers = k.shared(shape.stages * 16, 16);
@@ -180,7 +175,7 @@ pub(crate) fn write<'c, T: Sum<'c>>(
         k.fence_barriers();
     });
     k.barrier();
-    let steps = k.index(shape.steps(sizes));
+    let steps = shape.steps(sizes);
     let warp = k.warp();
     let multiplying = k.index(u64::from(MULTIPLYING / WARP));
     let multiplies = k.less(warp, multiplying);
@@ -189,13 +184,12 @@ pub(crate) fn write<'c, T: Sum<'c>>(
         |k| {
             k.note("1 multiply");
             k.take_registers(REGISTERS[0]);
-            let sums = multiply::<T>(k, ring, steps);
-            k.note("2 stage the sums where the steps were");
-            k.barrier_of(AMONG_MULTIPLYING, MULTIPLYING);
-            let staged = Staged { place: stages, columns: shape.columns };
-            stage(k, staged, &sums);
-            k.barrier_of(AMONG_MULTIPLYING, MULTIPLYING);
-            finish(k, staged);
+            k.for_items_of_block(grid, |k, turn, block| {
+                let before = k.mul_constant(turn, steps);
+                let sums = multiply::<T>(k, ring, (before, steps));
+                let first = k.mul_constant(block.first_column, shape.columns.into());
+                finish(k, Tile { sums: &sums, block, first });
+            });
         },
         |k| {
             k.note("copy");
@@ -203,22 +197,35 @@ pub(crate) fn write<'c, T: Sum<'c>>(
             let copying = k.equal(warp, multiplying);
             k.when(copying, |k| {
                 let one = k.elected();
-                k.when(one, |k| copy(k, ring, steps, first));
+                k.when(one, |k| {
+                    let maps = [k.tensor_map(0), k.tensor_map(1)];
+                    maps.iter().for_each(|map| k.prefetch_map(*map));
+                    k.for_items_of_block(grid, |k, turn, block| {
+                        let before = k.mul_constant(turn, steps);
+                        let first = k.mul_constant(block.first_column, shape.columns.into());
+                        copy(k, ring, (before, steps), [block.first_row, first]);
+                    });
+                });
             });
         },
     );
 }
 
 /// Have every step brought in as soon as its stage is empty.
-fn copy<'c>(k: &mut Builder<'c>, ring: Ring<'c>, steps: Index<'c>, first: [Index<'c>; 2]) {
+fn copy<'c>(
+    k: &mut Builder<'c>,
+    ring: Ring<'c>,
+    (before, steps): (Index<'c>, u64),
+    first: [Index<'c>; 2],
+) {
     let maps = [k.tensor_map(0), k.tensor_map(1)];
-    maps.iter().for_each(|map| k.prefetch_map(*map));
     let rows = first.map(|first| k.i32_of(first));
     // Columns of a map that a step has.
     let columns = u64::from(k.shape().tensor_maps[0].block[0]);
-    let zero = k.index(0);
+    let (zero, steps) = (k.index(0), k.index(steps));
     k.for_each(zero, steps, 1, |k, step| {
-        let (left, [full, empty], parity) = ring.stage(k, step);
+        let at = k.add(before, step);
+        let (left, [full, empty], parity) = ring.stage(k, at);
         // In the first turn the stages are empty: the turn before the first one has ended.
         let one = k.i32(1);
         let before = k.xor(parity, one);
@@ -232,15 +239,20 @@ fn copy<'c>(k: &mut Builder<'c>, ring: Ring<'c>, steps: Index<'c>, first: [Index
     });
 }
 
-/// The sums of this warpgroup's 64 rows.
-fn multiply<'c, T: Sum<'c>>(k: &mut Builder<'c>, ring: Ring<'c>, steps: Index<'c>) -> Vec<T> {
+/// The sums of this warpgroup's 64 rows, of the steps after those `before`.
+fn multiply<'c, T: Sum<'c>>(
+    k: &mut Builder<'c>,
+    ring: Ring<'c>,
+    (before, steps): (Index<'c>, u64),
+) -> Vec<T> {
     let warp = k.warp();
     let half = k.div_constant(warp, 4);
     let half = k.mul_constant(half, ring.shape.left_bytes() / 2);
     let sums: Vec<T> = (0..ring.shape.columns / 2).map(|_| T::zero(k)).collect();
-    let zero = k.index(0);
-    let sums = k.fold(zero, steps, 1, sums, |k, step, sums| {
-        let (left, [full, _], parity) = ring.stage(k, step);
+    let (zero, end) = (k.index(0), k.index(steps));
+    let sums = k.fold(zero, end, 1, sums, |k, step, sums| {
+        let at = k.add(before, step);
+        let (left, [full, _], parity) = ring.stage(k, at);
         k.wait_for_phase(full, parity);
         let right = k.at_bytes_constant(left, ring.shape.left_bytes());
         let left = k.at_bytes(left, half);
@@ -253,29 +265,22 @@ fn multiply<'c, T: Sum<'c>>(k: &mut Builder<'c>, ring: Ring<'c>, steps: Index<'c
         k.commit_products();
         // This step's products are under way; those of the one before have read their stage.
         let sums = k.wait_for_products(1, &sums);
-        let before = k.sub_constant(step, 1);
-        let (_, [_, empty], _) = ring.stage(k, before);
-        let one = k.elected();
         let has = k.less(zero, step);
-        let frees = k.and(one, has);
-        k.when(frees, |k| k.arrive(empty));
+        let last = k.sub_constant(at, 1);
+        k.when(has, |k| free(k, ring, last));
         sums
     });
-    k.wait_for_products(0, &sums)
+    let sums = k.wait_for_products(0, &sums);
+    let last = k.add_constant(before, steps - 1);
+    free(k, ring, last);
+    sums
 }
 
-/// Put the sums of this thread; where they belong is said in [`crate::emit::gpu::warpgroup`].
-fn stage<'c, T: Sum<'c>>(k: &mut Builder<'c>, staged: Staged<'c>, sums: &[T]) {
-    let (warp, lane) = (k.warp(), k.lane_id());
-    let first = k.mul_constant(warp, 16);
-    let (row, column) = (k.div_constant(lane, 4), k.rem_constant(lane, 4));
-    let (row, column) = (k.add(row, first), k.mul_constant(column, 2));
-    for (at, pair) in sums.chunks_exact(2).enumerate() {
-        let row = k.add_constant(row, 8 * (at as u64 % 2));
-        let column = k.add_constant(column, 8 * (at as u64 / 2));
-        let pair = [pair[0], pair[1]].map(|sum| sum.as_f32(k));
-        staged.put(k, [row, column], pair);
-    }
+/// This warp has read the stage of a step.
+fn free<'c>(k: &mut Builder<'c>, ring: Ring<'c>, step: Index<'c>) {
+    let (_, [_, empty], _) = ring.stage(k, step);
+    let one = k.elected();
+    k.when(one, |k| k.arrive(empty));
 }
 
 #[cfg(test)]
@@ -303,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_fit_and_hold_the_sums() {
+    fn stages_fit() {
         for runs in 2..=8 {
             let shape = Warpgroups::with(32 * runs);
             assert!((4..=8).contains(&shape.stages), "{shape:?}");

@@ -183,7 +183,7 @@ impl Source<'_> {
         Ok(Launch {
             entry: entries[step.kernel.index()],
             label: step.label.clone(),
-            blocks: blocks(&step.grid, most(step.grid.count), cuda.cluster),
+            blocks: blocks(&step.grid, most(step.grid.count), [cuda.cluster, cuda.most_blocks]),
             threads: cuda.threads,
             shared_bytes: cuda.shared_bytes,
             cluster: cuda.cluster,
@@ -202,9 +202,10 @@ fn most(function: &Function, bound: u32, count: Count) -> u32 {
     }
 }
 
-/// Whole clusters for all items.
-fn blocks(grid: &Grid, count: u32, cluster: u32) -> u32 {
-    let blocks = grid.items(count).next_multiple_of(u64::from(cluster.max(1)));
+/// Whole clusters for all items, or for as many as one launch has.
+fn blocks(grid: &Grid, count: u32, [cluster, most]: [u32; 2]) -> u32 {
+    let most = if most == 0 { u64::MAX } else { u64::from(most) };
+    let blocks = grid.items(count).min(most).next_multiple_of(u64::from(cluster.max(1)));
     u32::try_from(blocks).expect("broken invariant `launch.blocks`: more than a launch can have")
 }
 
@@ -335,9 +336,10 @@ mod tests {
     #[test]
     fn every_item_has_a_block_and_clusters_are_whole() {
         let grid = Grid { count: Count::Tokens, per: 2, rows_per_block: 16, columns: 3, run: 1 };
-        assert_eq!(blocks(&grid, 1, 1), 3);
-        assert_eq!(blocks(&grid, 9, 1), 6);
-        assert_eq!(blocks(&grid, 9, 4), 8);
-        assert_eq!(blocks(&grid, 0, 4), 0);
+        assert_eq!(blocks(&grid, 1, [1, 0]), 3);
+        assert_eq!(blocks(&grid, 9, [1, 0]), 6);
+        assert_eq!(blocks(&grid, 9, [1, 5]), 5);
+        assert_eq!(blocks(&grid, 9, [4, 0]), 8);
+        assert_eq!(blocks(&grid, 0, [4, 0]), 0);
     }
 }
