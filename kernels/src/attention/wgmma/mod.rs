@@ -3,6 +3,7 @@
 
 mod attend;
 mod finish;
+mod join;
 mod ring;
 mod runs;
 #[cfg(test)]
@@ -44,13 +45,39 @@ const REGISTERS: [u32; 2] = [232, 40];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shape {
     head_dim: u32,
+    /// Blocks of a cluster that share the steps of the same vectors: block `i` of `n` takes steps `i`,
+    /// `i + n` and so on.
+    parts: u32,
 }
 
 impl Shape {
     /// For heads of `head_dim` values on `target`; `None` where rows are not whole pieces, or so long
     /// that their sums do not fit the registers.
     fn of(head_dim: u32, target: &Target) -> Option<Self> {
-        (target.has("sm_90a") && [64, 128].contains(&head_dim)).then_some(Self { head_dim })
+        let fits = target.has("sm_90a") && [64, 128].contains(&head_dim);
+        fits.then_some(Self { head_dim, parts: 1 })
+    }
+
+    /// The same with the steps of `blocks` blocks shared out, as far as `target` has processors.
+    fn shared_out(self, blocks: u32, target: &Target) -> Self {
+        let processors = target.gpu().map_or(0, |gpu| gpu.processors);
+        let fits = |parts: &u32| blocks.saturating_mul(*parts) <= processors;
+        Self { parts: [8, 4, 2].into_iter().find(fits).unwrap_or(1), ..self }
+    }
+
+    /// Of steps `0 .. steps` those of part `part`.
+    fn own_steps<'c>(self, k: &mut Builder<'c>, steps: Index<'c>, part: Index<'c>) -> Index<'c> {
+        let parts = u64::from(self.parts);
+        let left = k.sub(steps, part);
+        // At least 0: parts are numbered below `parts`.
+        let left = k.add_constant(left, parts - 1);
+        k.div_constant(left, parts)
+    }
+
+    /// Number of step `own` of part `part` among all.
+    fn step_of<'c>(self, k: &mut Builder<'c>, own: Index<'c>, part: Index<'c>) -> Index<'c> {
+        let before = k.mul_constant(own, self.parts.into());
+        k.add(before, part)
     }
 
     /// Runs of [`PIECE`] values of a head.
@@ -76,6 +103,7 @@ impl Shape {
             tensor_maps: vec![map],
             // As many as all threads can have at the start.
             registers: 168,
+            cluster: self.parts,
             waits_itself: true,
             ..ThreadBlock::of(ATTENDING + GROUP).with_shared((self.shared_bytes() + more) as u32)
         }
@@ -96,7 +124,11 @@ fn map(argument: u32, columns: u64, rows: MapRows) -> TensorMap {
 }
 
 /// [`Attention`] of many rows; `None` where it is not for this target, cache or size of heads.
-pub(super) fn attention(problem: &Attention, target: &Target) -> Option<Box<dyn Kernel>> {
+pub(super) fn attention(
+    problem: &Attention,
+    target: &Target,
+    most_rows: u32,
+) -> Option<Box<dyn Kernel>> {
     let Attention { heads, kv_heads, layout, .. } = *problem;
     let shape = Shape::of(layout.head_dim, target)?;
     let group = heads.checked_div(kv_heads)?;
@@ -110,7 +142,8 @@ pub(super) fn attention(problem: &Attention, target: &Target) -> Option<Box<dyn 
     let rows = VECTORS / group;
     let blocks_of_page = 2 * PAGE as u32 * kv_heads;
     let map = map(1, layout.head_dim.into(), MapRows::Pages { per: blocks_of_page });
-    let grid = Rows::TOKENS.grid(rows, kv_heads);
+    let shape = shape.shared_out(most_rows.div_ceil(rows) * kv_heads, target);
+    let grid = Rows::TOKENS.grid(rows, kv_heads * shape.parts);
     let block = shape.block(map, Runs::bytes(rows));
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let grid = kernel.grid();
@@ -121,7 +154,8 @@ pub(super) fn attention(problem: &Attention, target: &Target) -> Option<Box<dyn 
         });
         Ok(())
     });
-    Some(Box::new(kernel.named("wgmma".to_owned())))
+    let name = if shape.parts > 1 { format!("wgmma.s{}", shape.parts) } else { "wgmma".to_owned() };
+    Some(Box::new(kernel.named(name)))
 }
 
 /// The block of rows counted from the end: later rows see more positions, and what takes longest should
@@ -144,7 +178,9 @@ fn write_paged<'c>(k: &mut Builder<'c>, shape: Shape, problem: &Attention, block
     let [q, _, row_list, page_table, y] = k.arguments::<5>();
     let Attention { heads, kv_heads, layout, .. } = *problem;
     let group = u64::from(heads / kv_heads);
-    let head = block.first_column;
+    let parts = u64::from(shape.parts);
+    let head = k.div_constant(block.first_column, parts);
+    let part = k.rem_constant(block.first_column, parts);
     let ring = Ring::carve(k, shape);
     let runs = Runs::carve(k, VECTORS / group as u32);
     ring.init(k);
@@ -173,6 +209,7 @@ fn write_paged<'c>(k: &mut Builder<'c>, shape: Shape, problem: &Attention, block
                 let rows_of = |k: &mut Builder<'c>, step: Index<'c>| -> RowsOf<'c> {
                     let keys = [0, 1].map(|half| {
                         // Where the slot has no second page, the first one stands for it.
+                        let step = shape.step_of(k, step, part);
                         let number = k.mul_constant(step, 2);
                         let number = k.add_constant(number, half);
                         let number = k.min(number, last);
@@ -189,11 +226,12 @@ fn write_paged<'c>(k: &mut Builder<'c>, shape: Shape, problem: &Attention, block
                 };
                 let zero = k.i32(0);
                 let steps = run.steps(k);
+                let steps = shape.own_steps(k, steps, part);
                 ring.bring(k, (before, steps), [zero; 2], rows_of)
             });
         },
         |k| {
-            let attending = Attending::new(k, ring);
+            let attending = Attending::new(k, ring, part);
             let vectors = k.mul_constant(block.rows, group);
             attending.bring_queries(k, |k, number| vector(k, q, number));
             let opened = attending.open(k);
@@ -275,7 +313,8 @@ fn write_tile<'c>(k: &mut Builder<'c>, shape: Shape, problem: &TileAttention, bl
             });
         },
         |k| {
-            let attending = Attending::new(k, ring);
+            let part = k.index(0);
+            let attending = Attending::new(k, ring, part);
             attending.bring_queries(k, |k, number| vector(k, qkv, (number, 3 * width)).0);
             let masks = (!u64::from(patches).is_multiple_of(STEP)).then(|| {
                 let seen = k.i32_of(last);
