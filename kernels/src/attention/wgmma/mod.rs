@@ -30,6 +30,10 @@ const STEP: u64 = 2 * PAGE;
 /// Query vectors of a block, half of them for each warpgroup.
 const VECTORS: u32 = 128;
 
+/// Most rows of a call that decodes: each is of a slot of its own, and blocks of vectors that see the same
+/// pages have one row each.
+const DECODED_ROWS: u32 = 8;
+
 /// Values of a row that one copy brings: what the widest swizzle covers.
 const PIECE: u64 = 64;
 
@@ -132,7 +136,8 @@ pub(super) fn attention(
     let Attention { heads, kv_heads, layout, .. } = *problem;
     let shape = Shape::of(layout.head_dim, target)?;
     let group = heads.checked_div(kv_heads)?;
-    let fits = layout.scheme == CacheScheme::Bf16
+    let fits = most_rows > DECODED_ROWS
+        && layout.scheme == CacheScheme::Bf16
         && heads.is_multiple_of(kv_heads)
         && group.is_power_of_two()
         && group <= VECTORS / 2;
