@@ -35,12 +35,12 @@ pub fn attention(problem: &Attention, target: &Target, most_rows: u32) -> Option
     if !fits {
         return None;
     }
-    if let Some(by_warpgroups) = super::wgmma::attention(problem, target, most_rows) {
-        return Some(by_warpgroups);
-    }
     let flash = Flash { head_dim: problem.layout.head_dim };
     if most_rows <= FEW_ROWS && group <= VECTORS {
         return Some(Box::new(alone(problem, flash)));
+    }
+    if let Some(by_warpgroups) = super::wgmma::attention(problem, target, most_rows) {
+        return Some(by_warpgroups);
     }
     let rows = BLOCK / group;
     let grid = crate::kernel::Rows::TOKENS.grid(rows, problem.kv_heads);
