@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! vision    image tiles → features, in batches of the largest class
-//! prefill   token ids of one slot → cache and logits, in chunks of the largest class
+//! prefill   token ids of one slot → cache and logits, in chunks of the largest class (`prefill.short`
+//!           where a chunk is small)
 //! decode    one new id for each of several slots → logits (`decode.wide` where they are many)
 //! ```
 //!
@@ -210,6 +211,7 @@ impl Engine {
         let mut left = ids.len();
         for (ids, image_rows) in chunks {
             let tokens = ids.len() as u32; // a chunk is at most a class, which is a u32
+            let function = self.prefill_function(tokens, twin);
             left -= ids.len();
             let wanted = match outputs {
                 Outputs::All => 0..tokens,
@@ -333,6 +335,13 @@ impl Engine {
             true => narrow,
             false => self.find("decode.wide", Twin::Production).unwrap_or(narrow),
         }
+    }
+
+    /// The function that takes up so many rows of a prompt.
+    fn prefill_function(&self, rows: u32, twin: Twin) -> usize {
+        let short = self.find("prefill.short", twin);
+        let short = short.filter(|function| rows <= self.largest(*function));
+        short.unwrap_or_else(|| self.index("prefill", twin))
     }
 
     /// What the control block says of rows that are decoded.

@@ -11,6 +11,9 @@ use crate::options::{DEFAULT_CONTEXT, Options};
 pub struct Bounds {
     /// Size classes of `prefill`, ascending.
     pub prefill: Vec<u32>,
+    /// Those of `prefill.short`, each less than the least of `prefill`; empty where one set of kernels is for
+    /// all.
+    pub short_prefill: Vec<u32>,
     /// Those of its tapped twin, which keeps every row of many values: they end earlier.
     pub tapped_prefill: Vec<u32>,
     /// Batch buckets of `decode`, ascending.
@@ -41,14 +44,17 @@ impl Bounds {
             .map_err(|_| CompileError::TooLarge { what: "tiles".to_owned(), size: tiles })?;
         let tapped_prefill = vec![16, 64, 128, 256, 512];
         let mut prefill = tapped_prefill.clone();
-        let mut wide_decode = Vec::new();
+        let [mut short_prefill, mut wide_decode] = [Vec::new(), Vec::new()];
         if options.target.gpu().is_some() {
             // A call reads all weights: what takes a CPU seconds of products is a GPU's millisecond.
+            // Few rows after many positions are shared out otherwise than many.
+            short_prefill = prefill.drain(..3).collect();
             prefill.extend([1024, 2048, 4096]);
             wide_decode.extend([16, 32, 64]);
         }
         let mut bounds = Self {
             prefill,
+            short_prefill,
             tapped_prefill,
             decode: vec![1, 2, 4, 8],
             wide_decode,
@@ -61,6 +67,7 @@ impl Bounds {
             // Room is kept for every tap of the largest call: of a large model, gigabytes.
             bounds.tapped_prefill.truncate(3);
             bounds.prefill = bounds.tapped_prefill.clone();
+            bounds.short_prefill.clear();
             bounds.vision.truncate(1);
         }
         Ok(bounds)

@@ -32,6 +32,9 @@ use crate::stage::{Kernels, Module};
 /// `decode` once more, for calls of many rows: other kernels are the best for these.
 const WIDE: &str = "decode.wide";
 
+/// `prefill` once more, for calls of few rows.
+const SHORT: &str = "prefill.short";
+
 /// A plan whose kernels have no code yet.
 pub struct Draft {
     pub plan: Plan,
@@ -65,6 +68,9 @@ pub fn draft(module: &Module<'_, Kernels>, given: Given<'_>) -> Result<Draft, Co
         planned.push(FunctionBuilder::new(view, &view.name, given, &mut shared).run()?);
         if view.name == "decode" && !given.bounds.wide_decode.is_empty() {
             planned.push(FunctionBuilder::new(view, WIDE, given, &mut shared).run()?);
+        }
+        if view.name == "prefill" && !given.bounds.short_prefill.is_empty() {
+            planned.push(FunctionBuilder::new(view, SHORT, given, &mut shared).run()?);
         }
     }
     if !shared.without_kernel.is_empty() {
@@ -209,6 +215,7 @@ impl<'a> FunctionBuilder<'a> {
             (Count::Images, _) => &self.given.bounds.vision,
             (_, "decode") => &self.given.bounds.decode,
             (_, WIDE) => &self.given.bounds.wide_decode,
+            (_, SHORT) => &self.given.bounds.short_prefill,
             (_, "prefill.taps") => &self.given.bounds.tapped_prefill,
             _ => &self.given.bounds.prefill,
         }

@@ -16,7 +16,8 @@ fn planned(text: &str) -> Result<Plan, CompileError> {
     let context = dialect::context();
     let module = Module::<Kernels>::parse(&context, text, "t.mlir").expect("a module of the stage");
     let bounds = Bounds {
-        prefill: vec![4, 64],
+        prefill: vec![16, 64],
+        short_prefill: vec![4],
         tapped_prefill: vec![4],
         decode: vec![1],
         wide_decode: vec![16],
@@ -96,6 +97,7 @@ func.func @NAME(%ids: tensor<?xi32>) -> tensor<?x24xbf16> {
     };
     assert_eq!(families("decode", "decode"), ["embed", "linear", "choose_token"]);
     assert_eq!(families("decode", "decode.wide"), ["embed", "linear", "choose_token"]);
+    assert_eq!(families("prefill", "prefill.short"), ["embed", "linear", "choose_token"]);
     assert_eq!(families("prefill", "prefill"), ["embed", "rms_norm", "linear", "choose_token"]);
 }
 

@@ -39,7 +39,7 @@ pub fn attention(problem: &Attention, target: &Target, most_rows: u32) -> Option
     if most_rows <= FEW_ROWS && group <= VECTORS {
         return Some(Box::new(alone(problem, flash)));
     }
-    if let Some(by_warpgroups) = super::wgmma::attention(problem, target) {
+    if let Some(by_warpgroups) = super::wgmma::attention(problem, target, most_rows) {
         return Some(by_warpgroups);
     }
     let rows = BLOCK / group;

@@ -29,14 +29,16 @@ pub(super) struct Attending<'c> {
     pub ring: Ring<'c>,
     /// Number of the warpgroup.
     pub group: Index<'c>,
+    /// Which part of the steps the block takes.
+    pub part: Index<'c>,
     /// Twice the thread's number in its four: its first column.
-    column: I32<'c>,
+    pub column: I32<'c>,
     /// Barriers of its own turn and of the other's.
     turns: [I32<'c>; 2],
 }
 
 impl<'c> Attending<'c> {
-    pub fn new(k: &mut Builder<'c>, ring: Ring<'c>) -> Self {
+    pub fn new(k: &mut Builder<'c>, ring: Ring<'c>, part: Index<'c>) -> Self {
         let (warp, lane) = (k.warp(), k.lane_id());
         let group = k.div_constant(warp, 4);
         let column = k.rem_constant(lane, 4);
@@ -49,10 +51,10 @@ impl<'c> Attending<'c> {
         let zero = k.i32(0);
         let second = k.less(zero, number);
         k.when(second, |k| k.arrive_at_numbered(other, ATTENDING));
-        Self { ring, group, column, turns: [own, other] }
+        Self { ring, group, part, column, turns: [own, other] }
     }
 
-    fn shape(&self) -> Shape {
+    pub fn shape(&self) -> Shape {
         self.ring.shape
     }
 
@@ -62,7 +64,7 @@ impl<'c> Attending<'c> {
     }
 
     /// Numbers in the block of this thread's vectors.
-    fn vectors(&self, k: &mut Builder<'c>) -> [Index<'c>; 2] {
+    pub fn vectors(&self, k: &mut Builder<'c>) -> [Index<'c>; 2] {
         let (warp, lane) = (k.warp(), k.lane_id());
         let first = k.mul_constant(warp, 16);
         let row = k.div_constant(lane, 4);
@@ -134,6 +136,26 @@ impl<'c> Attending<'c> {
         k.note("2 step by step");
         let before = k.div_constant(last, STEP);
         let steps = k.add_constant(before, 1);
+        let shape = self.shape();
+        if shape.parts == 1 {
+            return self.see_steps(k, (steps, last), masks, state);
+        }
+        let steps = shape.own_steps(k, steps, self.part);
+        let masks = masks.map(|(seen, whole)| (seen, shape.own_steps(k, whole, self.part)));
+        let zero = k.index(0);
+        let has = k.less(zero, steps);
+        let kept = state.clone();
+        k.choose(has, |k| self.see_steps(k, (steps, last), masks, state), |_| kept)
+    }
+
+    /// The part's steps, at least one; `masks` count the part's.
+    fn see_steps(
+        &self,
+        k: &mut Builder<'c>,
+        (steps, last): (Index<'c>, Index<'c>),
+        masks: Option<([I32<'c>; 2], Index<'c>)>,
+        state: State<'c>,
+    ) -> State<'c> {
         let (_, _, _, first) = state;
         let one = k.index(1);
         let (weights, state) = self.first_step(k, first, masks, state);
@@ -156,7 +178,9 @@ impl<'c> Attending<'c> {
             }
         };
         // Positions of the last step that there are.
-        let start = k.mul_constant(before, STEP);
+        let before = k.sub_constant(steps, 1);
+        let start = self.shape().step_of(k, before, self.part);
+        let start = k.mul_constant(start, STEP);
         let there = k.sub(last, start);
         let there = k.add_constant(there, 1);
         let before = k.i32_of(before);
@@ -321,7 +345,8 @@ impl<'c> Attending<'c> {
         seen: [I32<'c>; 2],
         step: Index<'c>,
     ) {
-        let start = k.mul_constant(step, STEP);
+        let start = self.shape().step_of(k, step, self.part);
+        let start = k.mul_constant(start, STEP);
         let start = k.i32_of(start);
         let start = k.add(start, self.column);
         let seen = seen.map(|seen| k.sub(seen, start));

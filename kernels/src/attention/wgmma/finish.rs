@@ -13,11 +13,15 @@ impl<'c> Attending<'c> {
     pub fn finish(
         &self,
         k: &mut Builder<'c>,
-        (sums, _, totals, _): &State<'c>,
+        state: &State<'c>,
         place: impl FnOnce(&mut Builder<'c>, Index<'c>) -> (Ptr<'c>, Bool<'c>),
     ) {
         k.note("3 results");
         self.end_turns(k);
+        if self.shape().parts > 1 {
+            return self.join(k, state, place);
+        }
+        let (sums, _, totals, _) = state;
         let one = k.f32(1.0);
         let shares = totals.map(|total| {
             let total = k.join_lanes(total, 4, Builder::add);
@@ -45,7 +49,7 @@ impl<'c> Attending<'c> {
             k.store_matrices(to, &words, false);
         }
         k.warp_barrier();
-        let units = u64::from(self.ring.shape.head_dim) / 8;
+        let units = u64::from(self.shape().head_dim) / 8;
         let (lane, end) = (k.lane_id(), k.index(u64::from(VECTORS / 8) * units));
         k.for_each(lane, end, 32, |k, at| {
             let (row, unit) = (k.div_constant(at, units), k.rem_constant(at, units));

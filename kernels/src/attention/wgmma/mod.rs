@@ -1,8 +1,37 @@
 //! Attention of many query vectors on `sm_90`: two warpgroups of 64 vectors each multiply (`wgmma`), a
 //! third one has the copying hardware bring keys and values to shared memory, in a ring of stages.
+//!
+//! # What it costs
+//!
+//! Counted, not measured, for heads of 128 on a processor that does 4096 operations a cycle in its
+//! matrix units and 16 exponentials beside:
+//!
+//! | a step of 128 positions, both warpgroups | |
+//! | --- | ---: |
+//! | products: 2 · (8 + 8) of 64 × 128 × 16, 64 cycles each | 2048 cycles |
+//! | exponentials: 2 · 64 · 128 / 16 | 1024 cycles |
+//! | other instructions of a warp, four schedulers: 2 · 400 | 800 cycles |
+//! | shared memory at 128 bytes a cycle: operands 160 KB, boxes 64 KB | 1792 cycles |
+//! | second cache: 64 KB | 32 bytes a cycle |
+//!
+//! The products are the limit as long as all else runs beside them, which is what the turns are for: the
+//! weights of one warpgroup (512 cycles of exponentials, some 700 with the rest) are made while the
+//! other's 1024 cycles of products run. A block is 32 KB of vectors and two stages of 64 KB, 160 KB of the
+//! 227; 232 registers a thread, of which sums take 64, scores 64, weights 32.
+//!
+//! - An image tile of 1024 patches, 12 heads: 96 blocks of 8 steps, 16,400 cycles of products and some
+//!   4,500 for what nothing runs beside (first keys, first weights, last values, results). At 1.75 GHz
+//!   12 µs; 13 to 16 with a launch and products that run at 85 % of their rate: 400 to 490 TFLOP/s. 36
+//!   of 132 processors have no block: with two tiles there are 1.45 rounds.
+//! - A prompt of 2048 tokens, 16 heads on 8: 256 blocks of 1 to 16 steps, longest first, 2176 steps in
+//!   all, 33,800 cycles a processor. 19 µs, 28 to 33 with two blocks' 4,500 and products at 80 %: 520
+//!   to 610 TFLOP/s of the 17.2 G operations that a mask leaves.
+//! - 100 tokens after 2000: 16 blocks of 17 steps, 20 µs and more. Where the class of a call has so few
+//!   blocks ([`Shape::parts`]) a cluster of up to 8 shares the steps: 3 steps and 2 µs for joining.
 
 mod attend;
 mod finish;
+mod join;
 mod ring;
 mod runs;
 #[cfg(test)]
@@ -44,13 +73,39 @@ const REGISTERS: [u32; 2] = [232, 40];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shape {
     head_dim: u32,
+    /// Blocks of a cluster that share the steps of the same vectors: block `i` of `n` takes steps `i`,
+    /// `i + n` and so on.
+    parts: u32,
 }
 
 impl Shape {
     /// For heads of `head_dim` values on `target`; `None` where rows are not whole pieces, or so long
     /// that their sums do not fit the registers.
     fn of(head_dim: u32, target: &Target) -> Option<Self> {
-        (target.has("sm_90a") && [64, 128].contains(&head_dim)).then_some(Self { head_dim })
+        let fits = target.has("sm_90a") && [64, 128].contains(&head_dim);
+        fits.then_some(Self { head_dim, parts: 1 })
+    }
+
+    /// The same with the steps of `blocks` blocks shared out, as far as `target` has processors.
+    fn shared_out(self, blocks: u32, target: &Target) -> Self {
+        let processors = target.gpu().map_or(0, |gpu| gpu.processors);
+        let fits = |parts: &u32| blocks.saturating_mul(*parts) <= processors;
+        Self { parts: [8, 4, 2].into_iter().find(fits).unwrap_or(1), ..self }
+    }
+
+    /// Of steps `0 .. steps` those of part `part`.
+    fn own_steps<'c>(self, k: &mut Builder<'c>, steps: Index<'c>, part: Index<'c>) -> Index<'c> {
+        let parts = u64::from(self.parts);
+        let left = k.sub(steps, part);
+        // At least 0: parts are numbered below `parts`.
+        let left = k.add_constant(left, parts - 1);
+        k.div_constant(left, parts)
+    }
+
+    /// Number of step `own` of part `part` among all.
+    fn step_of<'c>(self, k: &mut Builder<'c>, own: Index<'c>, part: Index<'c>) -> Index<'c> {
+        let before = k.mul_constant(own, self.parts.into());
+        k.add(before, part)
     }
 
     /// Runs of [`PIECE`] values of a head.
@@ -76,6 +131,7 @@ impl Shape {
             tensor_maps: vec![map],
             // As many as all threads can have at the start.
             registers: 168,
+            cluster: self.parts,
             waits_itself: true,
             ..ThreadBlock::of(ATTENDING + GROUP).with_shared((self.shared_bytes() + more) as u32)
         }
@@ -96,7 +152,11 @@ fn map(argument: u32, columns: u64, rows: MapRows) -> TensorMap {
 }
 
 /// [`Attention`] of many rows; `None` where it is not for this target, cache or size of heads.
-pub(super) fn attention(problem: &Attention, target: &Target) -> Option<Box<dyn Kernel>> {
+pub(super) fn attention(
+    problem: &Attention,
+    target: &Target,
+    most_rows: u32,
+) -> Option<Box<dyn Kernel>> {
     let Attention { heads, kv_heads, layout, .. } = *problem;
     let shape = Shape::of(layout.head_dim, target)?;
     let group = heads.checked_div(kv_heads)?;
@@ -110,7 +170,8 @@ pub(super) fn attention(problem: &Attention, target: &Target) -> Option<Box<dyn 
     let rows = VECTORS / group;
     let blocks_of_page = 2 * PAGE as u32 * kv_heads;
     let map = map(1, layout.head_dim.into(), MapRows::Pages { per: blocks_of_page });
-    let grid = Rows::TOKENS.grid(rows, kv_heads);
+    let shape = shape.shared_out(most_rows.div_ceil(rows) * kv_heads, target);
+    let grid = Rows::TOKENS.grid(rows, kv_heads * shape.parts);
     let block = shape.block(map, Runs::bytes(rows));
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let grid = kernel.grid();
@@ -121,7 +182,8 @@ pub(super) fn attention(problem: &Attention, target: &Target) -> Option<Box<dyn 
         });
         Ok(())
     });
-    Some(Box::new(kernel.named("wgmma".to_owned())))
+    let name = if shape.parts > 1 { format!("wgmma.s{}", shape.parts) } else { "wgmma".to_owned() };
+    Some(Box::new(kernel.named(name)))
 }
 
 /// The block of rows counted from the end: later rows see more positions, and what takes longest should
@@ -144,7 +206,9 @@ fn write_paged<'c>(k: &mut Builder<'c>, shape: Shape, problem: &Attention, block
     let [q, _, row_list, page_table, y] = k.arguments::<5>();
     let Attention { heads, kv_heads, layout, .. } = *problem;
     let group = u64::from(heads / kv_heads);
-    let head = block.first_column;
+    let parts = u64::from(shape.parts);
+    let head = k.div_constant(block.first_column, parts);
+    let part = k.rem_constant(block.first_column, parts);
     let ring = Ring::carve(k, shape);
     let runs = Runs::carve(k, VECTORS / group as u32);
     ring.init(k);
@@ -173,6 +237,7 @@ fn write_paged<'c>(k: &mut Builder<'c>, shape: Shape, problem: &Attention, block
                 let rows_of = |k: &mut Builder<'c>, step: Index<'c>| -> RowsOf<'c> {
                     let keys = [0, 1].map(|half| {
                         // Where the slot has no second page, the first one stands for it.
+                        let step = shape.step_of(k, step, part);
                         let number = k.mul_constant(step, 2);
                         let number = k.add_constant(number, half);
                         let number = k.min(number, last);
@@ -189,11 +254,12 @@ fn write_paged<'c>(k: &mut Builder<'c>, shape: Shape, problem: &Attention, block
                 };
                 let zero = k.i32(0);
                 let steps = run.steps(k);
+                let steps = shape.own_steps(k, steps, part);
                 ring.bring(k, (before, steps), [zero; 2], rows_of)
             });
         },
         |k| {
-            let attending = Attending::new(k, ring);
+            let attending = Attending::new(k, ring, part);
             let vectors = k.mul_constant(block.rows, group);
             attending.bring_queries(k, |k, number| vector(k, q, number));
             let opened = attending.open(k);
@@ -275,7 +341,8 @@ fn write_tile<'c>(k: &mut Builder<'c>, shape: Shape, problem: &TileAttention, bl
             });
         },
         |k| {
-            let attending = Attending::new(k, ring);
+            let part = k.index(0);
+            let attending = Attending::new(k, ring, part);
             attending.bring_queries(k, |k, number| vector(k, qkv, (number, 3 * width)).0);
             let masks = (!u64::from(patches).is_multiple_of(STEP)).then(|| {
                 let seen = k.i32_of(last);

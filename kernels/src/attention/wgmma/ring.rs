@@ -57,6 +57,11 @@ impl<'c> Ring<'c> {
         Self { shape, queries, sides, barriers }
     }
 
+    /// The stages' memory, when no step is on its way any more: keys' and values' follow each other.
+    pub fn free_memory(&self) -> Ptr<'c> {
+        self.sides[0]
+    }
+
     /// Set up the barriers; a barrier of the block must follow.
     pub fn init(&self, k: &mut Builder<'c>) {
         let (thread, zero) = (k.thread(), k.index(0));

@@ -1,20 +1,88 @@
-//! Dumps.
+//! Attention by warpgroups against its twin, executed from its PTX, and judged by ptxas.
 
-use super::super::flash_tests::attention;
+use sail_ir::target::Target;
+
+use super::super::flash_tests::{attention, close, run, run_of};
 use crate::attention::TileAttention;
 use crate::kernel::Kernel;
 use crate::ptx::ptx;
+use crate::ptxas;
 use crate::reference::Heads;
-use sail_ir::target::Target;
+
+fn by_warpgroups(heads: Heads, most_rows: u32) -> Box<dyn Kernel> {
+    let target = Target::parse("sm_90").unwrap();
+    attention(heads).on_gpu_for(&target, most_rows).expect("it has code")
+}
+
+/// Classes of which blocks take all steps, and in which clusters of 2, 4 and 8 share them.
+const CLASSES: [(u32, u32); 4] = [(4096, 1), (2048, 2), (1024, 4), (512, 8)];
 
 #[test]
-fn dump() {
+fn every_size_of_group_and_head_is_the_twin() {
+    for (query, kv, dim) in [(2, 2, 64), (2, 1, 128), (4, 1, 64), (8, 1, 128)] {
+        let heads = Heads { query, kv, dim };
+        let rows = [run_of(2, 250, 263), run_of(0, 0, 2), run_of(1, 100, 129), run_of(3, 7, 8)];
+        let lengths = [2, 129, 263, 8];
+        let (got, want) = run("sm_90", heads, (&lengths, &rows.concat()), 4096);
+        assert!(by_warpgroups(heads, 4096).symbol().contains("wgmma"));
+        close("attention", &got, &want);
+    }
+}
+
+#[test]
+fn clusters_that_share_steps_are_the_twin() {
+    for (dim, from, to) in [(128, 1100, 1112), (64, 500, 566), (128, 0, 3)] {
+        let heads = Heads { query: 4, kv: 2, dim };
+        let rows = [run_of(1, from, to), run_of(0, 60, 61)].concat();
+        for (most_rows, parts) in CLASSES {
+            let block = by_warpgroups(heads, most_rows).thread_block().unwrap();
+            assert_eq!(block.cluster, parts, "for {most_rows} rows");
+            let (got, want) = run("sm_90", heads, (&[61, to], &rows), most_rows);
+            close("attention", &got, &want);
+        }
+    }
+}
+
+#[test]
+fn a_row_is_the_same_whatever_its_neighbours() {
+    let heads = Heads { query: 4, kv: 2, dim: 64 };
+    let rows = [run_of(0, 90, 160), run_of(1, 3, 9)].concat();
+    for (most_rows, _) in [CLASSES[0], CLASSES[1], CLASSES[3]] {
+        let (together, _) = run("sm_90", heads, (&[160, 9], &rows), most_rows);
+        // The queries of a call are drawn from its first row on: cut the rows at the end.
+        for cut in [1, 39, 71] {
+            let (part, _) = run("sm_90", heads, (&[160, 9], &rows[..cut]), most_rows);
+            assert_eq!(part, together[..part.len()], "{cut} rows of at most {most_rows}");
+        }
+    }
+}
+
+#[test]
+fn products_are_not_serialised_and_nothing_spills() {
     let target = Target::parse("sm_90").unwrap();
-    let tile = TileAttention::new(1024, 12, 128).on_gpu_for(&target, 1).unwrap();
-    let paged = attention(Heads { query: 16, kv: 8, dim: 128 }).on_gpu_for(&target, 512).unwrap();
-    std::fs::create_dir_all("/tmp/flash").unwrap();
-    for (name, kernel) in [("tile", &tile), ("paged", &paged)] {
-        let text = ptx(&[kernel.as_ref()], &target, 1).unwrap().text;
-        std::fs::write(format!("/tmp/flash/{name}.ptx"), text).unwrap();
+    let mut kernels = Vec::new();
+    for (query, kv, dim) in [(16, 8, 128), (32, 8, 128), (32, 4, 128), (4, 4, 64)] {
+        let heads = Heads { query, kv, dim };
+        kernels.extend([128, 256, 512, 4096].map(|most_rows| by_warpgroups(heads, most_rows)));
+    }
+    for (patches, heads, dim) in [(1024, 12, 128), (100, 4, 64)] {
+        let tile = TileAttention::new(patches, heads, dim);
+        kernels.push(tile.on_gpu_for(&target, 1).expect("it has code"));
+    }
+    kernels.dedup_by_key(|kernel| kernel.symbol());
+    let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
+    let text = ptx(&kernels, &target, 2).unwrap_or_else(|error| panic!("{error}")).text;
+    assert!(text.contains("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"));
+    let Some(ptxas) = ptxas::find() else {
+        eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
+        return;
+    };
+    let cubin = ptxas::assemble(&ptxas, &text, target.ptx_architecture().unwrap())
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(cubin.warnings, Vec::<String>::new());
+    assert_eq!(cubin.usage.len(), kernels.len());
+    for usage in &cubin.usage {
+        eprintln!("{} {}", usage.registers, usage.entry);
+        assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
     }
 }

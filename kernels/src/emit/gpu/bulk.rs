@@ -7,7 +7,7 @@
 
 use inkwell::IntPredicate;
 
-use super::super::{Bool, Builder, I32, Index, Ptr};
+use super::super::{Bool, Builder, F32, I32, Index, Ptr};
 use super::asm::Effect;
 
 impl<'c> Builder<'c> {
@@ -181,6 +181,19 @@ impl<'c> Builder<'c> {
     pub fn cluster_barrier(&mut self) {
         let text = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;";
         self.ptx(text, "", &[], &[], Effect::Memory);
+    }
+
+    /// Four neighbouring values of shared memory (16 bytes, aligned) at the same place of block `rank`
+    /// of the cluster.
+    pub fn load_in_cluster(&mut self, place: Ptr<'c>, rank: I32<'c>) -> F32<'c> {
+        let place = self.shared_address(place);
+        let text = "{ .reg .b32 there; mapa.shared::cluster.u32 there, $4, $5; \
+                    ld.shared::cluster.v4.f32 {$0, $1, $2, $3}, [there]; }";
+        let types = [self.context.f32_type().into(); 4];
+        let operands = [place.0, rank.0];
+        let values = self.ptx(text, "=f,=f,=f,=f,r,r", &types, &operands, Effect::Memory);
+        let values: Vec<_> = values.into_iter().map(F32).collect();
+        self.vector_of(&values)
     }
 
     /// Arrive at the barrier at the same place of block `rank` of the cluster.

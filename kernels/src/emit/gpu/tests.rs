@@ -381,6 +381,10 @@ fn products_of_bytes_and_of_registers_runs_and_clusters() {
     let wanted = [
         "wgmma.mma_async.sync.aligned.m64n16k32.s32.s8.s8",
         "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16",
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16",
+        "p, 1, 1, 1; }",
+        "ld.shared::cluster.v4.f32",
+        "max.f32",
         "cp.async.bulk.shared::cluster.global.mbarrier",
         "cp.async.bulk.prefetch.L2.global",
         "stmatrix.sync.aligned.m8n8.x4.shared.b16",
@@ -425,7 +429,19 @@ fn products_of_bytes_and_of_registers_runs_and_clusters() {
         let sums = k.product_bf16(&sums, left, descriptor, false);
         k.commit_products();
         let sums = k.wait_for_products(0, &sums);
-        let pair = k.round_pair(sums[0], sums[1]);
+        let turned = k.turned_descriptor(tile, 8192);
+        let (wide, left) = k.begin_products_with(&[k.f32(0.0); 32], &[[rank; 4]]);
+        let wide = k.add_turned_bf16(&wide, Left::Registers(left[0]), turned);
+        k.commit_products();
+        let wide = k.wait_for_products_of(0, &wide, &left);
+        let number = k.i32(2);
+        k.arrive_at_numbered(number, 256);
+        k.barrier_numbered(number, 256);
+        let far = k.load_in_cluster(tile, rank);
+        let far = k.lane(far, 3);
+        let greatest = k.greater(wide[31], far);
+        let least = k.add(sums[1], greatest);
+        let pair = k.round_pair(sums[0], least);
         let lane = k.lane_id();
         let row = k.mul_constant(lane, 16);
         let row = k.at_bytes(tile, row);

@@ -46,10 +46,15 @@ impl<'c> Staged<'c> {
         k.at::<F32>(self.place, at)
     }
 
+    /// Where sums are that were put.
+    pub fn at(&self, k: &mut Builder<'c>, part: GroupPart<'c>) -> Ptr<'c> {
+        let place = self.group(k, part.row, part.group);
+        k.at_bytes_constant(place, 4 * part.first)
+    }
+
     /// Sums that were put.
     pub fn get(&self, k: &mut Builder<'c>, part: GroupPart<'c>) -> F32<'c> {
-        let place = self.group(k, part.row, part.group);
-        let place = k.at_bytes_constant(place, 4 * part.first);
+        let place = self.at(k, part);
         k.load_whole::<F32>(place, part.width)
     }
 

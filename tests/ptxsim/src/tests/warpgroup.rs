@@ -10,6 +10,8 @@ enum Layout {
     Swizzled(u64),
     TurnedPlain,
     Turned(u64),
+    /// A left side in registers: each thread's four words, thread by thread.
+    Registers,
 }
 
 impl Layout {
@@ -27,6 +29,13 @@ impl Layout {
                 let (k, column) = (inner / 2, row * 2 + inner % 2);
                 column / span * (16 * span) + swizzled(span, k, column % span)
             }
+            // Word 0 holds the first 8 rows of a warp's 16, word 1 the others; words 2 and 3 the same
+            // rows 16 bytes further.
+            Self::Registers => {
+                let thread = row / 16 * 32 + row % 8 * 4 + inner % 16 / 4;
+                let word = row % 16 / 8 + inner / 16 * 2;
+                16 * thread + 4 * word + inner % 4
+            }
         }
     }
 
@@ -36,6 +45,7 @@ impl Layout {
             Self::Swizzled(span) => (16, 8 * span, mode(span)),
             Self::TurnedPlain => (128, 256, 0),
             Self::Turned(span) => (16 * span, 8 * span, mode(span)),
+            Self::Registers => return 0,
         };
         (leading >> 4) << 16 | (stride >> 4) << 32 | mode << 62
     }
@@ -90,9 +100,14 @@ fn body(case: &Case, proxy: &str, fence: &str, commit: &str, wait: &str) -> Stri
     let float = case.element == 2;
     let names: Vec<String> = (0..sums).map(|at| format!("%s{at}")).collect();
     let list = names.join(", ");
+    let in_registers = matches!(case.left, Layout::Registers);
     let (kind, turns) = if float {
         let turned = |layout| u32::from(matches!(layout, Layout::Turned(_) | Layout::TurnedPlain));
-        let turns = format!(", 1, 1, {}, {}", turned(case.left), turned(case.right));
+        let right = turned(case.right);
+        let turns = match in_registers {
+            true => format!(", 1, 1, {right}"),
+            false => format!(", 1, 1, {}, {right}", turned(case.left)),
+        };
         ("k16.f32.bf16.bf16", turns)
     } else {
         ("k32.s32.s8.s8", String::new())
@@ -111,10 +126,13 @@ fn body(case: &Case, proxy: &str, fence: &str, commit: &str, wait: &str) -> Stri
          add.s32 %r10, %r10, 2048; setp.lt.u32 %p1, %r10, 32768; @%p1 bra $fill;
          {proxy} bar.sync 0; shr.u32 %r13, %r5, 4; cvt.u64.u32 %rd12, %r13;
          or.b64 %rd13, %rd12, {left}; or.b64 %rd14, %rd12, {right}; add.s64 %rd14, %rd14, 1024;
+         mul.wide.u32 %rd15, %r0, 16; add.s64 %rd15, %rd1, %rd15;
+         ld.global.v4.b32 {{%r30, %r31, %r32, %r33}}, [%rd15];
          setp.eq.u32 %p2, %r10, 0; {fence}
-         wgmma.mma_async.sync.aligned.m64n{n}{kind} {{{list}}}, %rd13, %rd14, %p2{turns};
+         wgmma.mma_async.sync.aligned.m64n{n}{kind} {{{list}}}, {a}, %rd14, %p2{turns};
          {commit} {wait}
          mul.wide.u32 %rd20, %r0, 4; add.s64 %rd20, %rd20, %rd2;\n{store}",
+        a = if in_registers { "{%r30, %r31, %r32, %r33}" } else { "%rd13" },
         left = case.left.descriptor(),
         right = case.right.descriptor(),
         n = case.n,
@@ -165,6 +183,47 @@ fn every_layout_gives_the_product() {
     }
     check(&Case { left: Layout::Swizzled(128), right: Layout::Swizzled(128), n: 8, element: 2 });
     check(&Case { left: Layout::Swizzled(128), right: Layout::Swizzled(128), n: 128, element: 2 });
+}
+
+#[test]
+fn a_left_side_in_registers_gives_the_product() {
+    for right in [Layout::Swizzled(128), Layout::Turned(128), Layout::TurnedPlain] {
+        check(&Case { left: Layout::Registers, right, n: 128, element: 2 });
+    }
+    check(&Case { left: Layout::Registers, right: Layout::Swizzled(128), n: 64, element: 1 });
+}
+
+#[test]
+fn a_left_side_in_registers_is_fenced_and_left_alone() {
+    let case = Case { left: Layout::Registers, right: Layout::Turned(128), n: 64, element: 2 };
+    let proxy = "fence.proxy.async.shared::cta;";
+    let refuse = |kind, at: &str, body: String| {
+        refused_in(&setting(&case), kind, at, &body);
+    };
+    refuse(Kind::Proxy, "wgmma.mma", body(&case, proxy, "", COMMIT, WAIT));
+    refuse(Kind::InFlight, "mov.b32", body(&case, proxy, FENCE, "mov.b32 %r30, 0;", WAIT));
+    let early = format!("{COMMIT} mov.b32 %r33, 0;");
+    refuse(Kind::InFlight, "mov.b32", body(&case, proxy, FENCE, &early, WAIT));
+    // One number too many: which side is turned is said of the right one alone.
+    let odd = body(&case, proxy, FENCE, COMMIT, WAIT).replace("%p2, 1, 1, 1", "%p2, 1, 1, 0, 1");
+    refuse(Kind::Text, "wgmma.mma", odd);
+}
+
+#[test]
+fn the_places_of_a_turned_matrix_are_those_of_its_descriptor() {
+    // What is along the columns follows the leading offset, what is along `k` the stride: a matrix laid
+    // out for one is not read with the other's.
+    let right = Layout::Turned(128);
+    let case = Case { left: Layout::Registers, right, n: 128, element: 2 };
+    let proxy = "fence.proxy.async.shared::cta;";
+    let bits = right.descriptor();
+    let (leading, stride) = (bits >> 16 & 0x3fff, bits >> 32 & 0x3fff);
+    let swapped = bits & !(0x3fff << 16 | 0x3fff << 32) | stride << 16 | leading << 32;
+    let right_body = body(&case, proxy, FENCE, COMMIT, WAIT);
+    let swapped = right_body.replace(&bits.to_string(), &swapped.to_string());
+    assert_ne!(right_body, swapped);
+    let run = |body: &str| setting(&case).run(body).unwrap_or_else(|fault| panic!("{fault}"));
+    assert_ne!(run(&right_body), run(&swapped));
 }
 
 #[test]
