@@ -10,8 +10,9 @@
 //! ```
 //!
 //! A call is one copy of the control block, the launches of its class, and copies of what the caller
-//! reads. The launches of a class are the same in every call (counts stand in the control block), so
-//! they are recorded when the device is made, and a call is the launch of one graph.
+//! reads. The launches of a class are the same in every call (counts stand in the control block), so a
+//! call is the launch of one graph: recorded when the device is made for `decode`, and the second time
+//! for the others, since to record all of them delayed the first token of a 2B by 0.4 s.
 
 mod code;
 mod driver;
@@ -48,7 +49,7 @@ const EARLY_IN_GRAPHS: Pair = Pair(12, 3);
 pub struct Cuda {
     stream: Stream,
     /// The launches of each function and class.
-    graphs: Vec<Vec<Graph>>,
+    graphs: Vec<Vec<Recorded>>,
     functions: Vec<Option<FunctionTable>>,
     /// One before each step and one behind the last; empty unless times may be wanted.
     marks: Vec<Event>,
@@ -64,6 +65,18 @@ pub struct Cuda {
     code: Code,
     layout: Layout,
     context: Arc<Context>,
+}
+
+/// The launches of one class.
+enum Recorded {
+    Never,
+    /// Launched one by one, once.
+    Launched,
+    Graph(Graph),
+}
+
+fn record(class: &ClassTable, stream: &Stream) -> Result<Graph, CudaError> {
+    stream.record(|| class.steps.iter().try_for_each(|step| step.ask(stream)))
 }
 
 impl Cuda {
@@ -84,13 +97,14 @@ impl Cuda {
         let marks = if layout.capacity.times { layout.max_steps + 1 } else { 0 };
         let marks = (0..marks).map(|_| Event::new(&context, true));
         let recorded = |function: &Option<FunctionTable>| {
-            let record = |class: &ClassTable| {
-                stream.record(|| class.steps.iter().try_for_each(|step| step.ask(&stream)))
+            let record = |class: &ClassTable| match function {
+                Some(function) if function.at_load => Ok(Recorded::Graph(record(class, &stream)?)),
+                _ => Ok(Recorded::Never),
             };
             let classes = function.iter().flat_map(|function| &function.classes);
             classes.map(record).collect()
         };
-        let graphs = functions.iter().map(recorded).collect::<Result<_, _>>()?;
+        let graphs = functions.iter().map(recorded).collect::<Result<_, CudaError>>()?;
         stream.wait("make the GPU ready")?;
         Ok(Self {
             graphs,
@@ -139,11 +153,8 @@ impl Cuda {
             self.send(call)?;
             self.return_scratch()?;
             for turn in 0..times as usize {
-                if stop.load(Ordering::SeqCst) {
-                    return Err(DeviceError::Interrupted);
-                }
-                let Self { regions, mirrors, stream, graphs, .. } = self;
-                stream.replay(&graphs[call.function][call.class])?;
+                self.launch_all(call, stop)?;
+                let Self { regions, mirrors, stream, .. } = self;
                 let to = (&mut mirrors.chosen, turn * words);
                 regions.chosen.read_to(to, 0, words, stream)?;
             }
@@ -198,10 +209,8 @@ impl Cuda {
             self.send(call)?;
         }
         self.return_scratch()?;
-        let graphs = &self.graphs[call.function];
-        let whole = *launches == (0..all) && !self.marking;
-        if let Some(graph) = graphs.get(call.class).filter(|_| whole) {
-            self.stream.replay(graph)?;
+        if *launches == (0..all) && !self.marking {
+            self.launch_all(call, stop)?;
         } else {
             let function = self.function(call.function);
             let first = function.launches[launches.start][0];
@@ -219,6 +228,28 @@ impl Cuda {
             let values = self.layout.tile_values as usize * call.images as usize;
             self.regions.pixels.write(0, pixels, values, &self.stream)?;
         }
+        Ok(())
+    }
+
+    /// All steps: as one graph, from the second time on at the latest.
+    fn launch_all(&mut self, call: &Call, stop: &AtomicBool) -> Result<(), DeviceError> {
+        let class = &self.function(call.function).classes[call.class];
+        let made = match &self.graphs[call.function][call.class] {
+            Recorded::Graph(_) if stop.load(Ordering::SeqCst) => {
+                return Err(DeviceError::Interrupted);
+            }
+            Recorded::Graph(graph) => return Ok(self.stream.replay(graph)?),
+            Recorded::Never => {
+                self.launch(call, 0..class.steps.len(), stop)?;
+                Recorded::Launched
+            }
+            Recorded::Launched => {
+                let graph = record(class, &self.stream)?;
+                self.stream.replay(&graph)?;
+                Recorded::Graph(graph)
+            }
+        };
+        self.graphs[call.function][call.class] = made;
         Ok(())
     }
 

@@ -23,6 +23,8 @@ pub(super) struct FunctionTable {
     pub launches: Vec<[usize; 2]>,
     pub count: Count,
     pub max_outputs: u32,
+    /// Whether its launches are recorded when the device is made.
+    pub at_load: bool,
     pub reads_pixels: bool,
     pub writes_logits: bool,
     /// Taps that it fills: number, bytes of a row, what counts rows.
@@ -120,6 +122,7 @@ impl Source<'_> {
             launches: function.launches.iter().map(|launch| launch.steps.map(Id::index)).collect(),
             count: function.count,
             max_outputs: function.max_outputs,
+            at_load: function.name.starts_with("decode"),
             reads_pixels: false,
             writes_logits: false,
             taps: Vec::new(),
