@@ -3,13 +3,14 @@
 //! Weights are packed a piece at a time by worker threads and written in order, so memory stays at
 //! a few pieces whatever the size of the model, and the bytes do not depend on the threads.
 
+pub mod made;
 mod ordered;
 mod pieces;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use sail_ir::artifact::{ArtifactWriter, Manifest, Measured, SectionKind};
+use sail_ir::artifact::{ArtifactWriter, Manifest, Measured, Recipe, SectionKind, WeightQuality};
 use sail_ir::id::Id;
 use sail_kernels::packing::Loss;
 use sail_models::Model;
@@ -31,6 +32,8 @@ pub struct Parts<'a> {
     pub model: &'a Model,
     /// What is known of what products read.
     pub calibration: &'a Known,
+    /// How weights are made when the program is loaded, instead of standing in the file.
+    pub recipe: Option<Recipe>,
 }
 
 /// An artifact that is whole and can be opened, but does not have its name yet. Dropped, it is gone.
@@ -65,6 +68,24 @@ pub fn assemble(
         writer.whole_section(SectionKind::ChatTemplate, template.as_bytes()).map_err(boxed)?;
     }
 
+    if let Some(recipe) = &parts.recipe {
+        let json = serde_json::to_vec(recipe).expect("a recipe has string keys only");
+        writer.whole_section(SectionKind::Recipe, &json).map_err(boxed)?;
+    } else {
+        manifest.quality.weights = store(parts, &manifest, &mut writer, threads, progress)?;
+    }
+    let bytes = writer.seal(manifest.clone()).map_err(boxed)?;
+    Ok(Assembled { writer, manifest, bytes })
+}
+
+/// Pack all weights; what that lost, weight by weight.
+fn store(
+    parts: &Parts<'_>,
+    manifest: &Manifest,
+    writer: &mut ArtifactWriter,
+    threads: usize,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Vec<WeightQuality>, Failure> {
     let rows = &manifest.plan.weights;
     let all = rows.iter().map(|(_, row)| row.offset + row.bytes).max().unwrap_or(0);
     let pieces: Vec<Piece<'_>> = parts
@@ -100,9 +121,7 @@ pub fn assemble(
         Source::Packed(packed) => Some(quality::of_weight(packed, loss)),
         Source::Plain { .. } | Source::RopeTable { .. } | Source::Order(_) => None,
     });
-    manifest.quality.weights = packed.collect();
-    let bytes = writer.seal(manifest.clone()).map_err(boxed)?;
-    Ok(Assembled { writer, manifest, bytes })
+    Ok(packed.collect())
 }
 
 impl Assembled {

@@ -8,8 +8,8 @@ use sail_models::WeightSource;
 use crate::quality::Wanted;
 use crate::recipe::{Recipe, Rule};
 
-/// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `cache`, `weights`, `context`,
-/// `disabled_rules`, `quality`, `calibration`, `smooth`, `expert_profile` and `lock` change the
+/// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `cache`, `weights`, `code_only`,
+/// `context`, `disabled_rules`, `quality`, `calibration`, `smooth`, `expert_profile` and `lock` change the
 /// artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -20,6 +20,8 @@ pub struct Options {
     /// How keys and values are kept.
     pub cache: CacheScheme,
     pub weights: WeightSource,
+    /// Store no weights: the runtime makes them of the seed.
+    pub code_only: bool,
     /// Longest sequence; the model's own limit or [`DEFAULT_CONTEXT`], if that is less, by default.
     pub context: Option<u32>,
     pub threads: usize,
@@ -56,6 +58,7 @@ impl Options {
             scheme_rules: Vec::new(),
             cache: CacheScheme::Bf16,
             weights: WeightSource::Checkpoint,
+            code_only: false,
             context: None,
             threads: 1,
             quality: None,
@@ -95,6 +98,9 @@ impl Options {
         }
         if let WeightSource::Random { seed } = self.weights {
             echo.push(format!("--weights=random:{seed}"));
+        }
+        if self.code_only {
+            echo.push("--code-only".to_owned());
         }
         echo.extend(self.context.map(|context| format!("--context={context}")));
         echo.extend(self.disabled_rules.iter().map(|rule| format!("--disable-rule={rule}")));

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use sail_ir::artifact::{CudaCode, Measured};
+use sail_ir::artifact::{CudaCode, Measured, Recipe};
 use sail_ir::id::{Id, KernelId};
 use sail_ir::output;
 use sail_ir::target::Target;
+use sail_kernels::packing::fill::FillWeights;
 use sail_kernels::ptx::Ptx;
 use sail_kernels::{ptx, ptxas};
-use sail_models::Model;
+use sail_models::{Model, WeightSource};
 
 use crate::calibrate::Calibration;
 use crate::error::{CompileError, Failure, boxed};
@@ -85,7 +86,9 @@ fn write(
     known.tell(&draft, options);
     let code = draft.emit(options)?; // machine code or PTX, each distinct kernel once
     let (bytes, cubin) = (&code.bytes, code.cubin.as_deref());
-    let parts = link::Parts { code: bytes, cubin, sources: &draft.sources, model, calibration };
+    let recipe = draft.recipe(options, model);
+    let sources = draft.sources.as_slice();
+    let parts = link::Parts { code: bytes, cubin, sources, model, calibration, recipe };
     let cuda = code.cuda.clone();
     let mut manifest = manifest::manifest(model, options, cuda, draft.plan.clone());
     manifest.options.extend(calibration.echo());
@@ -196,7 +199,7 @@ fn emit_from(
         Emit::Ptx if given.target.gpu().is_none() => {
             Err(boxed(CompileError::NoPtx { target: given.target.name.clone() }))
         }
-        Emit::Ptx => Ok(draft.ptx(given.target, 1)?.text),
+        Emit::Ptx => Ok(draft.ptx(given.target, (1, false))?.text),
         Emit::Llvm => draft.print(|kernel| sail_kernels::llvm_ir(kernel, given.target)),
         _ => draft.print(|kernel| sail_kernels::assembly(kernel, given.target)),
     }
@@ -328,7 +331,8 @@ impl Draft {
                 (Emitted { bytes: code.bytes, cubin: None, cuda: None }, code.offsets)
             }
         };
-        for (index, offset) in offsets.iter().enumerate() {
+        // What makes weights stands behind the kernels of the plan.
+        for (index, offset) in offsets.iter().take(self.kernels.len()).enumerate() {
             self.plan.kernels[KernelId::new(index)].offset = *offset;
         }
         self.plan
@@ -337,8 +341,19 @@ impl Draft {
         Ok(code)
     }
 
-    fn ptx(&self, target: &Target, threads: usize) -> Result<Ptx, Failure> {
-        let kernels: Vec<_> = self.kernels.iter().map(AsRef::as_ref).collect();
+    /// How weights are made that are not stored.
+    fn recipe(&self, options: &Options, model: &Model) -> Option<Recipe> {
+        let WeightSource::Random { seed } = options.weights else { return None };
+        let kernel = options.target.gpu().and_then(|_| ptx::launch(&FillWeights));
+        let weights = (&self.plan.weights, self.sources.as_slice());
+        options.code_only.then(|| link::made::recipe(weights, &model.weights, seed, kernel))
+    }
+
+    fn ptx(&self, target: &Target, (threads, makes): (usize, bool)) -> Result<Ptx, Failure> {
+        let mut kernels: Vec<_> = self.kernels.iter().map(AsRef::as_ref).collect();
+        if makes {
+            kernels.push(&FillWeights);
+        }
         ptx::ptx(&kernels, target, threads).map_err(boxed)
     }
 
@@ -348,7 +363,7 @@ impl Draft {
         options: &Options,
         architecture: &str,
     ) -> Result<(Emitted, Vec<u64>), Failure> {
-        let ptx = self.ptx(&options.target, options.threads)?;
+        let ptx = self.ptx(&options.target, (options.threads, options.code_only))?;
         let cubin = ptxas::find()
             .map(|path| ptxas::assemble(&path, &ptx.text, architecture))
             .transpose()
@@ -363,6 +378,7 @@ impl Draft {
         };
         let cubin = cubin.map(|cubin| {
             cuda.usage = cubin.usage;
+            cuda.usage.truncate(self.kernels.len());
             cubin.bytes
         });
         Ok((Emitted { bytes: ptx.text.into_bytes(), cubin, cuda: Some(cuda) }, ptx.offsets))

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! byte 0      header     one page, see [`header`]: magic, format, length, where the manifest is
-//!      4096   sections   tokenizer, code, cubin, chat template, weights; each on a new page
+//!      4096   sections   tokenizer, code, cubin, chat template, weights or a recipe for them; each
+//!                        on a new page
 //!      …      manifest   canonical JSON, on a new page; the last thing in the file
 //! ```
 //!
@@ -23,6 +24,7 @@ mod launches;
 mod manifest;
 mod quality;
 mod read;
+mod recipe;
 mod write;
 
 pub use check::{Incompatible, Machine, check};
@@ -34,6 +36,7 @@ pub use manifest::{
 };
 pub use quality::{Decibels, Divergence, LayerQuality, Measured, Quality, WeightQuality};
 pub use read::Artifact;
+pub use recipe::{Fill, Recipe, Values};
 pub use write::{ArtifactWriter, SectionWriter};
 
 /// Sections, and the manifest, start at a multiple of this.

@@ -97,8 +97,8 @@ impl Program {
         let text = Text::new(artifact.tokenizer(), &manifest.prompt).map_err(RunError::Text)?;
         let plan = manifest.plan.clone();
         let copied = match options.weights {
-            WeightsMemory::Map => 0,
-            WeightsMemory::Huge => artifact.weights().bytes,
+            WeightsMemory::Map if artifact.recipe().is_none() => 0,
+            WeightsMemory::Map | WeightsMemory::Huge => artifact.weight_bytes(),
         };
         let (layout, threads) = plan_memory(&plan, options, (kind, copied), &file)?;
         check_sizes(manifest, &layout, &file)?;
@@ -203,7 +203,11 @@ impl Program {
     /// Bytes of the weights hashed so far, and all of them.
     #[must_use]
     pub fn verify_progress(&self) -> (u64, u64) {
-        (self.check.state.done.load(Ordering::Relaxed), self.artifact.weights().bytes)
+        let all = match self.artifact.recipe() {
+            Some(_) => 0, // hashed when it was opened
+            None => self.artifact.weights().bytes,
+        };
+        (self.check.state.done.load(Ordering::Relaxed), all)
     }
 
     /// A slot for a conversation, `None` when all are taken.

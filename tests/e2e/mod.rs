@@ -4,6 +4,7 @@ mod calibrated;
 mod drawn;
 mod experts;
 mod gpu;
+mod made;
 mod observed;
 mod oracle;
 mod placed;
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Test> {
         sizes::tests(),
         tuned::tests(),
         gpu::tests(),
+        made::tests(),
         quality::tests(),
         calibrated::tests(),
     ];

@@ -36,6 +36,10 @@ pub struct Compile {
     /// `random:SEED` instead of the folder's weights.
     #[arg(long)]
     weights: Option<String>,
+    /// Store no weights: the runtime makes them of the seed when it loads the file, of a few megabytes.
+    /// For timing shapes.
+    #[arg(long, requires = "weights", conflicts_with_all = ["calibration", "expert_profile", "quality"])]
+    code_only: bool,
     /// What `sailc calibrate` wrote of this checkpoint; `int8` and `int4` round by it.
     #[arg(long, value_name = "STATS")]
     calibration: Option<PathBuf>,
@@ -151,6 +155,7 @@ impl Compile {
             scheme_rules: super::scheme_rules(self.quant_config.as_deref())?,
             cache,
             weights,
+            code_only: self.code_only,
             context: self.context,
             threads,
             quality: self.wanted()?,
@@ -177,6 +182,7 @@ impl Compile {
     fn text(&self, options: &Options, report: &Report, seconds: f64) -> String {
         let Report { bytes, kernels, code_bytes, weight_bytes } = report;
         let Options { target, scheme, .. } = options;
+        let made = if options.code_only { "to be made when it is loaded, " } else { "" };
         let path = self.output.as_deref().unwrap_or_else(|| std::path::Path::new("-")).display();
         if self.json {
             format!(
@@ -185,11 +191,12 @@ impl Compile {
                     "schema": "sailc.compile/1", "file": path.to_string(), "bytes": bytes,
                     "target": target, "scheme": scheme, "kernels": kernels,
                     "code_bytes": code_bytes, "weight_bytes": weight_bytes, "seconds": seconds,
+                    "weights_stored": !options.code_only,
                 })
             )
         } else {
             format!(
-                "wrote `{path}`: {bytes} bytes for `{target}`, {kernels} kernels ({code_bytes} bytes of code), {weight_bytes} bytes of `{scheme}` weights, {seconds:.1} s\n"
+                "wrote `{path}`: {bytes} bytes for `{target}`, {kernels} kernels ({code_bytes} bytes of code), {weight_bytes} bytes of `{scheme}` weights, {made}{seconds:.1} s\n"
             )
         }
     }

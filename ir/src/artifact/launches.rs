@@ -25,7 +25,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), ArtifactError> {
     Ok(())
 }
 
-fn launch(cuda: &Cuda, arguments: u32) -> Result<(), String> {
+pub(super) fn launch(cuda: &Cuda, arguments: u32) -> Result<(), String> {
     let Cuda { entry, threads, shared_bytes: _, cluster, most_blocks: _, tensor_maps } = cuda;
     if entry.is_empty() || entry.contains('\0') {
         return Err(format!("`{entry}` is no name of an entry"));

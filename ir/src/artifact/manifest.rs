@@ -280,6 +280,8 @@ pub enum SectionKind {
     ChatTemplate,
     /// Packed weights and tables. `Weight::offset` of the plan counts from its start.
     Weights,
+    /// Instead of them, how they are made: a [`Recipe`](super::Recipe) as JSON.
+    Recipe,
 }
 
 impl SectionKind {
@@ -292,6 +294,7 @@ impl SectionKind {
             Self::Cubin => "cubin",
             Self::ChatTemplate => "chat_template",
             Self::Weights => "weights",
+            Self::Recipe => "recipe",
         }
     }
 }

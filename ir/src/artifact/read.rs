@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::header::{HEADER_BYTES, Header};
-use super::{ArtifactError, Manifest, PAGE_BYTES, Section, SectionKind, launches};
+use super::{ArtifactError, Manifest, PAGE_BYTES, Recipe, Section, SectionKind, launches};
 
 /// Longest manifest that is read: eight times that of the largest published checkpoint.
 const MAX_MANIFEST_BYTES: u64 = 64 << 20;
@@ -28,6 +28,7 @@ pub struct Artifact {
     cubin: Option<Vec<u8>>,
     tokenizer: Vec<u8>,
     chat_template: Option<Vec<u8>>,
+    recipe: Option<Recipe>,
 }
 
 impl Artifact {
@@ -67,18 +68,38 @@ impl Artifact {
         let tokenizer =
             small(SectionKind::Tokenizer)?.ok_or_else(|| missing(SectionKind::Tokenizer))?;
         let chat_template = small(SectionKind::ChatTemplate)?;
-        let weights =
-            manifest.section(SectionKind::Weights).ok_or_else(|| missing(SectionKind::Weights))?;
+        let recipe = small(SectionKind::Recipe)?.map(|json| read_recipe(&json, &manifest));
+        let recipe = recipe.transpose()?;
+        let weight_bytes = match (manifest.section(SectionKind::Weights), &recipe) {
+            (Some(weights), None) => weights.bytes,
+            (None, Some(recipe)) => recipe.bytes,
+            (None, None) => return Err(missing(SectionKind::Weights)),
+            (Some(_), Some(_)) => {
+                let because = "there are weights and a recipe for them".to_owned();
+                return Err(ArtifactError::malformed("sections", because));
+            }
+        };
         manifest.plan.verify().map_err(ArtifactError::Plan)?;
         launches::check(&manifest)?;
         manifest
             .plan
-            .verify_inside(code.len() as u64, weights.bytes)
+            .verify_inside(code.len() as u64, weight_bytes)
             .map_err(ArtifactError::Plan)?;
 
         let root = *blake3::hash(&start[..72]).as_bytes();
         let path = path.to_owned();
-        Ok(Self { path, file, file_bytes, root, manifest, code, cubin, tokenizer, chat_template })
+        Ok(Self {
+            path,
+            file,
+            file_bytes,
+            root,
+            manifest,
+            code,
+            cubin,
+            tokenizer,
+            chat_template,
+            recipe,
+        })
     }
 
     #[must_use]
@@ -132,19 +153,35 @@ impl Artifact {
         &self.file
     }
 
+    /// How the weights are made, when the file does not hold them.
+    #[must_use]
+    pub fn recipe(&self) -> Option<&Recipe> {
+        self.recipe.as_ref()
+    }
+
+    /// Bytes of the weights, stored or made.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        match &self.recipe {
+            Some(recipe) => recipe.bytes,
+            None => self.weights().bytes,
+        }
+    }
+
     /// Where in the file the weights are; not yet checked.
     ///
     /// # Panics
     ///
-    /// Never: [`open`](Self::open) refuses a file without weights.
+    /// When they are made by a [`recipe`](Self::recipe): [`open`](Self::open) refuses a file without
+    /// either.
     #[must_use]
     pub fn weights(&self) -> &Section {
         self.manifest
             .section(SectionKind::Weights)
-            .expect("broken invariant `artifact.weights`: opened without a section of weights")
+            .expect("broken invariant `artifact.weights`: they are made, or opened without any")
     }
 
-    /// Hash the weights and compare; `progress` hears of bytes done.
+    /// Hash the weights and compare; `progress` hears of bytes done. A recipe was checked already.
     ///
     /// Reads through the page cache in small pieces. Refuses damage, and gives up with
     /// [`ArtifactError::Cancelled`] soon after `cancel` is set.
@@ -153,6 +190,9 @@ impl Artifact {
         cancel: &AtomicBool,
         mut progress: impl FnMut(u64),
     ) -> Result<(), ArtifactError> {
+        if self.recipe.is_some() {
+            return Ok(());
+        }
         let weights = self.weights();
         let mut hasher = blake3::Hasher::new();
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -207,6 +247,14 @@ fn read_manifest(file: &File, path: &Path, header: &Header) -> Result<Manifest, 
     }
     serde_json::from_slice(&json)
         .map_err(|error| ArtifactError::malformed("manifest", format!("it says: {error}")))
+}
+
+fn read_recipe(json: &[u8], manifest: &Manifest) -> Result<Recipe, ArtifactError> {
+    let recipe: Recipe = serde_json::from_slice(json).map_err(|error| {
+        ArtifactError::malformed("section `recipe`", format!("it says: {error}"))
+    })?;
+    recipe.check(manifest.target.gpu().is_some())?;
+    Ok(recipe)
 }
 
 /// Sections stand one after another, each on the next new page, from the header to the manifest.

@@ -110,6 +110,42 @@ fn an_artifact_is_read_back_as_it_was_written() {
     assert_eq!(done, 1792);
 }
 
+/// The small artifact with other things in the place of its weights.
+fn write_made(path: &Path, kinds: &[(SectionKind, &[u8])]) {
+    let mut writer = ArtifactWriter::create(path).unwrap();
+    writer.whole_section(SectionKind::Tokenizer, b"{}").unwrap();
+    writer.whole_section(SectionKind::Code, &CODE).unwrap();
+    for (kind, bytes) in kinds {
+        writer.whole_section(*kind, bytes).unwrap();
+    }
+    writer.finish(manifest(crate::plan::tests::small())).unwrap();
+}
+
+#[test]
+fn weights_may_be_made_by_a_recipe_that_fits_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made.sail");
+    let recipe = |bytes| Recipe { bytes, kernel: None, fills: Vec::new() };
+    let json = serde_json::to_vec(&recipe(1792)).unwrap();
+    write_made(&path, &[(SectionKind::Recipe, &json)]);
+    let artifact = Artifact::open(&path).unwrap();
+    assert_eq!(artifact.recipe(), Some(&recipe(1792)));
+    assert_eq!(artifact.weight_bytes(), 1792);
+    artifact.verify_weights(&AtomicBool::new(false), |_| panic!("nothing to hash")).unwrap();
+
+    let refused = |kinds: &[(SectionKind, &[u8])]| {
+        write_made(&path, kinds);
+        Artifact::open(&path).unwrap_err().to_string()
+    };
+    let short = serde_json::to_vec(&recipe(1024)).unwrap();
+    assert!(refused(&[(SectionKind::Recipe, &short)]).contains("do not fit 1024"));
+    let both: [(SectionKind, &[u8]); 2] =
+        [(SectionKind::Recipe, &json), (SectionKind::Weights, &[0; 1792])];
+    assert!(refused(&both).contains("weights and a recipe"));
+    assert!(refused(&[(SectionKind::Recipe, b"{}")]).contains("recipe"));
+    assert!(refused(&[]).contains("no section `weights`"));
+}
+
 #[test]
 fn the_same_content_is_the_same_bytes() {
     let ((_a, first), (_b, second)) = (sound(), sound());

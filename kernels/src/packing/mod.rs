@@ -7,6 +7,7 @@
 //! instead ([`rows`]); which it is, is the target's [`Arrangement`].
 
 pub mod bf16;
+pub mod fill;
 pub mod int4;
 pub mod int8;
 pub mod rows;

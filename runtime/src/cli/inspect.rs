@@ -133,6 +133,9 @@ fn document(artifact: &Artifact) -> serde_json::Value {
     if let Some(code) = &manifest.cuda {
         document["cuda"] = cuda(manifest, code);
     }
+    if let Some(recipe) = artifact.recipe() {
+        document["made_weight_bytes"] = json!(recipe.bytes);
+    }
     document
 }
 
@@ -229,6 +232,12 @@ fn summary(artifact: &Artifact) -> String {
             _ => String::new(),
         };
         lines.push(format!("  {name:<13} {} bytes{kernels}", grouped(section.bytes)));
+    }
+    if let Some(recipe) = artifact.recipe() {
+        lines.push(format!(
+            "  weights       none: {} bytes are made when it is loaded",
+            grouped(recipe.bytes)
+        ));
     }
     lines.push(format!("  root      {}", artifact.root_hash()));
     lines.join("\n") + "\n"

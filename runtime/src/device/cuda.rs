@@ -3,7 +3,7 @@
 //! ```text
 //! driver    the library, one GPU, what its answers mean
 //! code      machine code or PTX → kernels
-//! upload    file → weights in the GPU's memory
+//! upload    file → weights in the GPU's memory; made: weights that the file has a recipe of
 //! regions   all other memory, and its mirrors on this machine
 //! table     launches of every (function, class), looked up once
 //! stream    the one order of work; graphs of what was done before
@@ -17,6 +17,7 @@
 mod code;
 mod driver;
 mod error;
+mod made;
 mod memory;
 mod probe;
 mod regions;
@@ -88,7 +89,7 @@ impl Cuda {
         let context = Context::open(ordinal)?;
         let code = Code::new(&context, artifact)?;
         let stream = Stream::new(&context)?;
-        let regions = Regions::new(artifact, layout, &stream)?;
+        let regions = Regions::new(artifact, layout, (&code, &stream))?;
         let mirrors = Mirrors::new(&regions, layout, &stream)?;
         let plan = &artifact.manifest().plan;
         let early = code.waits && context.about.driver >= EARLY_IN_GRAPHS;

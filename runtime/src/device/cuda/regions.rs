@@ -4,9 +4,10 @@ use half::bf16;
 use sail_ir::artifact::Artifact;
 use sail_ir::plan::{ALIGNMENT, Cuda, Place, Plan, Port};
 
+use super::code::Code;
 use super::memory::{DeviceMemory, Pinned};
 use super::stream::Stream;
-use super::upload;
+use super::{made, upload};
 use crate::device::{DeviceError, Layout};
 
 /// Most calls in a row that go on by themselves: what is computed in vain at the end of an answer.
@@ -50,13 +51,17 @@ pub(super) struct Mirrors {
 }
 
 impl Regions {
-    /// Allocate, and copy the weights.
+    /// Allocate, and copy or make the weights.
     ///
     /// Refuses when the GPU has not so much memory free, before it takes any.
-    pub fn new(artifact: &Artifact, layout: &Layout, stream: &Stream) -> Result<Self, DeviceError> {
+    pub fn new(
+        artifact: &Artifact,
+        layout: &Layout,
+        (code, stream): (&Code, &Stream),
+    ) -> Result<Self, DeviceError> {
         let context = stream.context();
         let sizes = Sizes::new(layout);
-        let bytes = sizes.all().saturating_add(artifact.weights().bytes);
+        let bytes = sizes.all().saturating_add(artifact.weight_bytes());
         let (free, total) = context.memory()?;
         if bytes > free {
             let [free, total] = [free, total].map(|bytes| bytes / 1_000_000);
@@ -66,7 +71,10 @@ impl Regions {
         let memory = |what, bytes| DeviceMemory::new(context, what, bytes);
         let taps = layout.taps.iter().map(|(_, bytes)| memory("taps", *bytes));
         let this = Self {
-            weights: upload::weights(artifact, stream)?,
+            weights: match artifact.recipe() {
+                Some(recipe) => made::weights(recipe, code, stream)?,
+                None => upload::weights(artifact, stream)?,
+            },
             arena: memory("the arena", layout.arena_bytes)?,
             control: memory("the control block", 4 * layout.control.words as u64)?,
             pixels: memory("pictures", sizes.pixels)?,

@@ -6,7 +6,9 @@ use std::ptr;
 use cudarc::driver::sys;
 use sail_ir::DType;
 use sail_ir::id::Id;
-use sail_ir::plan::{Affine, Count, Function, Grid, MapRows, Place, Plan, Port, Step, TensorMap};
+use sail_ir::plan::{
+    Affine, Count, Cuda, Function, Grid, MapRows, Place, Plan, Port, Step, TensorMap,
+};
 
 use super::code::{Code, Entry};
 use super::driver::check;
@@ -222,6 +224,20 @@ impl Parameters {
 }
 
 impl Launch {
+    /// One that belongs to no function: `blocks` blocks of a kernel that takes pointers alone.
+    pub fn alone(entry: Entry, cuda: &Cuda, blocks: c_uint, pointers: &[u64]) -> Self {
+        Self {
+            entry,
+            label: cuda.entry.clone(),
+            blocks,
+            threads: cuda.threads,
+            shared_bytes: cuda.shared_bytes,
+            cluster: cuda.cluster,
+            early: false,
+            parameters: Parameters::new(pointers.into(), Box::default()),
+        }
+    }
+
     /// Ask for it, behind all that `stream` was asked for so far.
     pub fn ask(&self, stream: &Stream) -> Result<(), CudaError> {
         if self.blocks == 0 {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::slice;
 use std::thread;
 
-use sail_ir::artifact::Artifact;
+use sail_ir::artifact::{Artifact, Fill, Recipe};
 
 use super::memory::{Memory, plain};
 use crate::device::DeviceError;
@@ -29,6 +29,7 @@ const COPY_BYTES: usize = 16 << 20;
 /// All weights, read only from here on.
 pub(super) enum Weights {
     Mapped(memmap2::Mmap),
+    /// Or made, when the file has no bytes of them.
     Copied(Memory),
 }
 
@@ -39,6 +40,9 @@ impl Weights {
         memory: WeightsMemory,
         threads: usize,
     ) -> Result<Self, DeviceError> {
+        if let Some(recipe) = artifact.recipe() {
+            return make(recipe, threads);
+        }
         let section = artifact.weights();
         match memory {
             WeightsMemory::Map => map(artifact.file(), section.offset, section.bytes),
@@ -60,6 +64,41 @@ impl Weights {
                 std::ptr::from_ref(&map[offset]).cast_mut()
             }
             Self::Copied(memory) => memory.at(offset),
+        }
+    }
+}
+
+/// Weights that the file holds no bytes of.
+fn make(recipe: &Recipe, threads: usize) -> Result<Weights, DeviceError> {
+    let memory = Memory::new("the weights", recipe.bytes)?;
+    let (start, length) = memory.parts::<u8>();
+    // SAFETY: the memory was made above and nobody else knows of it.
+    let all = unsafe { slice::from_raw_parts_mut(start, length) };
+    let part = length.div_ceil(threads.max(1)).next_multiple_of(COPY_BYTES);
+    thread::scope(|scope| {
+        for (index, part_of_all) in all.chunks_mut(part).enumerate() {
+            let from = (index * part) as u64;
+            scope.spawn(move || {
+                recipe.fills.iter().for_each(|fill| write_part(fill, from, part_of_all));
+            });
+        }
+    });
+    Ok(Weights::Copied(memory))
+}
+
+/// The words of `fill` that stand in `bytes`, which begin at byte `from` of the weights and end
+/// between two words.
+fn write_part(fill: &Fill, from: u64, bytes: &mut [u8]) {
+    const WORD_BYTES: usize = 4;
+    let end = from + bytes.len() as u64;
+    let words_of_row = fill.used / WORD_BYTES as u64;
+    let first = from.saturating_sub(fill.offset) / fill.pitch;
+    let last = end.saturating_sub(fill.offset).div_ceil(fill.pitch).min(fill.rows);
+    for index in first * words_of_row..last * words_of_row {
+        let place = fill.offset + fill.place(index);
+        if (from..end).contains(&place) {
+            let at = (place - from) as usize;
+            bytes[at..at + WORD_BYTES].copy_from_slice(&fill.word(index).to_le_bytes());
         }
     }
 }
@@ -99,4 +138,35 @@ fn copy(file: &File, offset: u64, bytes: u64, threads: usize) -> Result<Weights,
     });
     copied.map_err(|error| DeviceError::Map { because: plain(&error) })?;
     Ok(Weights::Copied(memory))
+}
+
+#[cfg(test)]
+mod tests {
+    use sail_ir::artifact::Values;
+
+    use super::*;
+
+    #[test]
+    fn parts_of_made_weights_are_those_of_the_whole() {
+        let fill = |offset, used, values| Fill { offset, rows: 7, pitch: 40, used, key: 3, values };
+        let fills = [fill(8, 28, Values::bell(0.0, 1.0)), fill(36, 12, Values::same(5))];
+        let mut whole = vec![0; 300];
+        fills.iter().for_each(|fill| write_part(fill, 0, &mut whole));
+        for fill in &fills {
+            for index in 0..fill.words() {
+                let at = (fill.offset + fill.place(index)) as usize;
+                assert_eq!(whole[at..at + 4], fill.word(index).to_le_bytes());
+            }
+        }
+        assert_eq!(whole[..8], [0; 8]);
+        assert_eq!(whole[8 + 7 * 40..], [0; 12]);
+        for part in [4, 12, 52, 100] {
+            let mut parts = vec![0; 300];
+            for (index, part_of_all) in parts.chunks_mut(part).enumerate() {
+                let from = (index * part) as u64;
+                fills.iter().for_each(|fill| write_part(fill, from, part_of_all));
+            }
+            assert_eq!(parts, whole, "{part}");
+        }
+    }
 }
