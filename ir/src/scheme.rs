@@ -108,12 +108,12 @@ impl Scheme {
     /// bf16          k0 k1 k2 …                   as in the checkpoint
     /// int8          k0 k1 k2 …                   signed bytes, value = byte · scale
     /// int8-weight   (k0 k1 k8 k9) (k2 k3 k10 k11) … (k6 k7 k14 k15), then from k16 on
-    /// int4          (k0|k4 k1|k5 k2|k6 k3|k7) …  words of eight: low nibbles k0 .. k3, high k4 .. k7
+    /// int4          k0|k16 k1|k17 … k15|k31, …   low nibble first, then from k32 on
     /// ```
     ///
-    /// Behind the rows of all outputs stands, output by output, what else they need
-    /// ([`bytes_behind`](Self::bytes_behind)): of `int8` and `int8-weight` the scale (f32), of `int4` a
-    /// word for each group as it is in a panel.
+    /// Behind the rows of all outputs stands what else they need ([`bytes_behind`](Self::bytes_behind)),
+    /// 16 outputs after 16: of `int8` and `int8-weight` the scale (f32) of each, of `int4` a word as it
+    /// is in a panel for each of the 16 in the first group, then for each in the next.
     #[must_use]
     pub fn row_bytes(self, k: u64) -> u64 {
         let bytes = match self {

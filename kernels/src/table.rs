@@ -127,7 +127,7 @@ pub const KERNELS: &[Template] = &[
         name: "gate_up_silu_int4",
         twin: "quantized_rows, gate_up_silu, norm_gate_up_silu",
         tolerance: QUANTIZED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "gate_up_silu_int8",
@@ -153,7 +153,7 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_gate_up_silu_int4",
         twin: "quantized_rows, grouped_gate_up_silu",
         tolerance: QUANTIZED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "grouped_gate_up_silu_int8",
@@ -177,7 +177,7 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_linear_int4",
         twin: "quantized_rows, grouped_linear",
         tolerance: QUANTIZED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "grouped_linear_int8",
@@ -202,7 +202,7 @@ pub const KERNELS: &[Template] = &[
         name: "linear_int4",
         twin: "quantized_rows, linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
         tolerance: QUANTIZED_INPUT,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "linear_int8",

@@ -17,7 +17,7 @@ use serde_json::Value;
 const TARGETS: [(&str, &str); 2] = [("sm_80", "capability=80"), ("sm_90", "capability=90")];
 
 /// Schemes besides that of the recorded outputs.
-const SCHEMES: [Scheme; 2] = [Scheme::Int8, Scheme::Int8Weight];
+const SCHEMES: [Scheme; 3] = [Scheme::Int8, Scheme::Int8Weight, Scheme::Int4];
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();

@@ -305,7 +305,7 @@ impl Kernel for GroupedProduct {
     }
 
     fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
-        super::grouped_nvptx::grouped(self)
+        Some(super::grouped_nvptx::grouped(self))
     }
 
     fn cost(&self) -> Cost {

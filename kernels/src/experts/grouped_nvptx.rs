@@ -27,7 +27,7 @@ struct Group<'c> {
     order: Option<(Ptr<'c>, u32)>,
     /// The weight of the expert.
     weight: Ptr<'c>,
-    /// The scales of its rows, of integers.
+    /// What stands behind its rows: their scales, or the words of their groups.
     scales: Ptr<'c>,
     y: Ptr<'c>,
     /// First weight row of the tile.
@@ -35,23 +35,20 @@ struct Group<'c> {
     shared: Ptr<'c>,
 }
 
-/// [`GroupedProduct`] for a GPU; `None` where there is no code for its scheme.
+/// [`GroupedProduct`] for a GPU.
 #[must_use]
-pub fn grouped(problem: &GroupedProduct) -> Option<Box<dyn Kernel>> {
+pub fn grouped(problem: &GroupedProduct) -> Box<dyn Kernel> {
     let GroupedProblem { what, rows, experts, n, k, scheme, .. } = problem.problem;
-    if scheme == Scheme::Int4 {
-        return None;
-    }
     let finish = match what {
         Grouped::GateUpSilu => Finish::Gated,
         Grouped::Linear => Finish::Each(Epilogue::NONE),
     };
     let sizes = Sizes { rows, n, k, scheme, prologue: Prologue::Direct, finish };
     let tiles = sizes.weight_rows().div_ceil(TILE.columns);
-    let block = ThreadBlock::of(TILE.threads()).with_shared(TILE.shared_bytes());
+    let block = ThreadBlock::of(TILE.threads()).with_shared(TILE.shared_bytes(scheme));
     let grid = rows.grid(u32::MAX, experts * tiles);
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
-        let shared = k.shared(TILE.shared_bytes().into(), 128);
+        let shared = k.shared(TILE.shared_bytes(scheme).into(), 128);
         let names = kernel.arguments();
         let pointer = |name| names.iter().position(|a| *a == name).map(|at| k.argument(at));
         let must = |name| pointer(name).expect("every grouped product has this argument");
@@ -67,9 +64,10 @@ pub fn grouped(problem: &GroupedProduct) -> Option<Box<dyn Kernel>> {
             let next = k.add_constant(expert, 1);
             let [begin, end] = [expert, next].map(|expert| index_at(k, starts, expert));
             let bytes = u64::from(sizes.weight_rows()) * sizes.pitch();
-            // Scales stand behind the rows of all experts, in the order of these.
+            // Scales and words of groups stand behind the rows of all experts, in the order of these.
             let scales = k.at_bytes_constant(weight, u64::from(experts) * bytes);
-            let of_expert = k.mul_constant(place, 4 * u64::from(sizes.weight_rows()));
+            let behind_bytes = u64::from(sizes.weight_rows()) * scheme.bytes_behind(sizes.k.into());
+            let of_expert = k.mul_constant(place, behind_bytes);
             let scales = k.at_bytes(scales, of_expert);
             let offset = k.mul_constant(place, bytes);
             let weight = k.at_bytes(weight, offset);
@@ -85,7 +83,7 @@ pub fn grouped(problem: &GroupedProduct) -> Option<Box<dyn Kernel>> {
     // Rows that are gathered are those of the tokens; sorted ones are as many as there are pairs.
     let rows = if what == Grouped::GateUpSilu { Rows { per: 1, ..rows } } else { rows };
     let sizes = Sizes { rows, ..sizes };
-    Some(prepared(kernel, sizes))
+    prepared(kernel, sizes)
 }
 
 impl<'c> Group<'c> {
@@ -106,15 +104,8 @@ impl<'c> Group<'c> {
             let start = k.mul_constant(row, row_bytes);
             k.at_bytes(self.x, start)
         };
-        let right = move |k: &mut Builder<'c>, column: Index<'c>| {
-            let column = k.add(column, self.first);
-            let last = k.index(u64::from(sizes.weight_rows()) - 1);
-            let column = k.min(column, last);
-            let start = k.mul_constant(column, sizes.pitch());
-            k.at_bytes(self.weight, start)
-        };
-        let sides = (Side::new(left, multiplied), Side::new(right, sizes.pitch()));
-        let sums = multiply::<T>(k, (TILE, self.shared, sizes.scheme), sides.0, sides.1);
+        let right = sizes.weight([self.weight, self.scales], self.first);
+        let sums = multiply::<T>(k, (TILE, self.shared), Side::new(left, multiplied), &right);
 
         k.note("2 stage the sums where the steps were");
         k.wait_for_copies(0);
@@ -128,7 +119,7 @@ impl<'c> Group<'c> {
 
         k.note("3 finish");
         let first = k.div_constant(self.first, sizes.finish.sums().into());
-        let outputs = Outputs { rows, first_row: at, first, n: sizes.n };
+        let outputs = Outputs { rows, first_row: at, first, n: sizes.n, most: 8 };
         let pointers = Pointers { bias: None, residual: None, y: self.y };
         sizes.finish.store(k, TILE.columns, outputs, &pointers, |k, part| {
             let sum = staged.get(k, part);
@@ -196,7 +187,7 @@ mod tests {
         };
         // The shape for x86-64 does not matter here.
         let kernel = GroupedProduct::new(problem, &Target::parse("x86-64-v3").unwrap());
-        let kernel = grouped(&kernel).unwrap();
+        let kernel = grouped(&kernel);
         let pairs = tokens * top_k;
         let weight = |seed| -> Vec<(Vec<u8>, Vec<f64>)> {
             let part = |expert| drawn(seed + expert, n * k, 1.0 / (k as f32).sqrt());
@@ -271,7 +262,7 @@ mod tests {
     fn rows_meet_the_weight_of_their_expert() {
         for what in [Grouped::GateUpSilu, Grouped::Linear] {
             for (sizes, tokens) in [([7, 5], 1), ([48, 64], 3), ([33, 70], 40), ([96, 128], 90)] {
-                for scheme in [Scheme::Bf16, Scheme::Int8, Scheme::Int8Weight] {
+                for scheme in Scheme::ALL {
                     check((what, scheme), sizes, tokens);
                 }
             }

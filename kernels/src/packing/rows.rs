@@ -31,7 +31,6 @@ pub fn pack_rows(
     for (output, row) in rows.iter().enumerate() {
         let Some(row) = row else { continue };
         let codes = &mut codes[output * row_bytes..][..row_bytes];
-        let behind = &mut behind[output * behind_bytes..][..behind_bytes];
         match scheme {
             Scheme::Bf16 => codes[..2 * k].copy_from_slice(row),
             Scheme::Int8 | Scheme::Int8Weight => {
@@ -41,13 +40,12 @@ pub fn pack_rows(
                 for (at, value) in stored.iter().enumerate() {
                     codes[place_of_byte(scheme, at)] = int8::integer(*value, inverse) as i8 as u8;
                 }
-                behind.copy_from_slice(&scale.to_le_bytes());
+                behind[4 * output..][..4].copy_from_slice(&scale.to_le_bytes());
                 loss += Loss::of(&values, &stored);
             }
             Scheme::Int4 => {
                 let values = values_of(k, row, output)?;
-                let groups = values.chunks(Scheme::GROUP as usize).enumerate();
-                for ((index, group), word) in groups.zip(behind.chunks_exact_mut(4)) {
+                for (index, group) in values.chunks(Scheme::GROUP as usize).enumerate() {
                     let mut stored = vec![0.0; group.len()];
                     let grid = int4::grid_of(index, group, sensitivity, &mut stored);
                     let first = index * Scheme::GROUP as usize;
@@ -55,6 +53,7 @@ pub fn pack_rows(
                         let (byte, shift) = place_of_nibble(first + at);
                         codes[byte] |= grid.code(*value) << shift;
                     }
+                    let word = &mut behind[4 * (index * rows.len() + output)..][..4];
                     word.copy_from_slice(&grid.word().to_le_bytes());
                     loss += Loss::of(group, &stored);
                 }
@@ -74,10 +73,10 @@ fn place_of_byte(scheme: Scheme, i: usize) -> usize {
     }
 }
 
-/// Byte of a row and shift in it of nibble `i`: bytes `j` of a word hold `j` and, above it, `j + 4`
-/// of the word's eight.
+/// Byte of a row and shift in it of nibble `i`: 16 bytes hold 16 values and, above them, the 16 after
+/// those, which again makes a word both operands of a thread.
 fn place_of_nibble(i: usize) -> (usize, u32) {
-    (i / 8 * 4 + i % 4, if i % 8 < 4 { 0 } else { 4 })
+    (i / 32 * 16 + i % 16, if i % 32 < 16 { 0 } else { 4 })
 }
 
 fn sizes(scheme: Scheme, k: usize) -> (usize, usize) {
@@ -94,20 +93,23 @@ pub fn unpack_row(
 ) -> Vec<f64> {
     let (row_bytes, behind_bytes) = sizes(scheme, k);
     let codes = &weight[output * row_bytes..][..row_bytes];
-    let behind = &weight[outputs * row_bytes + output * behind_bytes..][..behind_bytes];
+    let (run, row) = (output / RUN as usize, output % RUN as usize);
+    let behind = &weight[outputs * row_bytes + run * RUN as usize * behind_bytes..];
     match scheme {
         Scheme::Bf16 => {
             let values = values_of(k, &codes[..2 * k], output).expect("what was packed is finite");
             values.into_iter().map(f64::from).collect()
         }
         Scheme::Int8 | Scheme::Int8Weight => {
-            let scale = f32::from_le_bytes(behind.try_into().expect("one scale a row"));
+            let scale = behind[4 * row..][..4].try_into().expect("four bytes");
+            let scale = f32::from_le_bytes(scale);
             let code = |i| codes[place_of_byte(scheme, i)] as i8;
             (0..k).map(|i| f64::from(code(i)) * f64::from(scale)).collect()
         }
         Scheme::Int4 => (0..k)
             .map(|i| {
-                let word = &behind[i / Scheme::GROUP as usize * 4..][..4];
+                let index = i / Scheme::GROUP as usize;
+                let word = &behind[4 * (index * RUN as usize + row)..][..4];
                 let word = u32::from_le_bytes(word.try_into().expect("four bytes"));
                 let (byte, shift) = place_of_nibble(i);
                 let nibble = i32::from(codes[byte] >> shift & 15);
@@ -204,12 +206,27 @@ mod tests {
     }
 
     #[test]
-    fn a_word_gives_two_runs_of_four_nibbles_by_a_mask() {
-        // Points 0 to 7 of a grid of step 1: their codes are their values.
-        let values: Vec<f32> = (0..8).map(|v| v as f32).chain([15.0]).collect();
-        let packed = pack_whole(Scheme::Int4, Join::One, &[(&bf16_bytes(&values), 1)], 9);
+    fn a_word_of_nibbles_gives_two_runs_of_four_by_a_mask() {
+        // Points of a grid of step 1: their codes are their values.
+        let values: Vec<f32> = (0..16).map(|v| v as f32).chain([3.0, 2.0, 1.0, 5.0]).collect();
+        let packed = pack_whole(Scheme::Int4, Join::One, &[(&bf16_bytes(&values), 1)], 20);
         let word = u32::from_le_bytes(packed[..4].try_into().unwrap());
         assert_eq!(word & 0x0f0f_0f0f, 0x0302_0100);
-        assert_eq!(word >> 4 & 0x0f0f_0f0f, 0x0706_0504);
+        assert_eq!(word >> 4 & 0x0f0f_0f0f, 0x0501_0203);
+        assert_eq!(packed[4..8], [4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn the_words_of_a_group_stand_together_for_a_run_of_rows() {
+        let (n, k) = (17, 130);
+        let path = bf16_bytes(&random(3, n * k));
+        let packed = pack_whole(Scheme::Int4, Join::One, &[(&path, n as u64)], k);
+        // Behind 32 rows: of each run two groups of 16 words; the last values are a short group.
+        let words = &packed[32 * Scheme::Int4.row_bytes(k as u64) as usize..];
+        assert_eq!(words.len(), 2 * 2 * 16 * 4);
+        let last = half::bf16::from_le_bytes(path[2 * (n * k - 1)..].try_into().unwrap());
+        let scale = u32::from_le_bytes(words[4 * (2 * 16 + 16)..][..4].try_into().unwrap());
+        let steps = last.to_f32() / f32::from_bits(scale & 0xffff_0000);
+        assert!((1.0..=15.5).contains(&steps.abs()), "{steps} steps");
     }
 }

@@ -1,6 +1,6 @@
 //! Words of packed integers as operands of matrix instructions, exactly.
 
-use super::super::{Builder, I32};
+use super::super::{Builder, F32, I32};
 use super::asm::Effect;
 
 impl<'c> Builder<'c> {
@@ -17,6 +17,31 @@ impl<'c> Builder<'c> {
             let [low, high] = masks.map(|mask| self.and(both, mask));
             self.sub_bf16_pairs(low, high)
         })
+    }
+
+    /// The nibbles of a word less `zero`, which is the same number from 0 to 15 in each of its bytes, as
+    /// signed bytes: the four low nibbles, then the four high ones.
+    pub fn bytes_of_nibbles(&mut self, word: I32<'c>, zero: I32<'c>) -> [I32<'c>; 2] {
+        // With the high bit set no byte borrows from the next one.
+        let [mask, high] = [0x0f0f_0f0f_u32, 0x8080_8080].map(|bits| self.i32(bits.cast_signed()));
+        let upper = self.shift_right(word, 4);
+        [word, upper].map(|nibbles| {
+            let nibbles = self.and(nibbles, mask);
+            let nibbles = self.or(nibbles, high);
+            let difference = self.sub(nibbles, zero);
+            self.xor(difference, high)
+        })
+    }
+
+    /// Integers below 2^22 as f32, exactly, without the unit for conversions.
+    pub fn f32_of_small(&mut self, value: I32<'c>) -> F32<'c> {
+        // 1.5 · 2^23, whose last place is 1.
+        const ONES: u32 = 0x4b40_0000;
+        let ones = self.i32(ONES.cast_signed());
+        let sum = self.add(value, ones);
+        let sum = self.of_bits(sum);
+        let ones = self.f32(f32::from_bits(ONES));
+        self.sub(sum, ones)
     }
 
     /// `a - b` of bf16 pairs, rounded once each.

@@ -92,6 +92,9 @@ pub struct Outputs<'c> {
     pub first_row: Index<'c>,
     pub first: Index<'c>,
     pub n: u32,
+    /// Most outputs of a row that are finished side by side, a power of two: each has its sums in
+    /// registers.
+    pub most: u32,
 }
 
 /// Where the sums of a group are read: row and group among those of the block, first of the group's
@@ -139,7 +142,7 @@ impl Finish {
     ) {
         let groups = u64::from(columns / self.sums()) / GROUP;
         let (thread, end) = (k.thread(), k.mul_constant(outputs.rows, groups));
-        let width = piece_width(u64::from(outputs.n));
+        let width = piece_width(u64::from(outputs.n)).min(outputs.most);
         k.for_each(thread, end, team.into(), |k, at| {
             let (row, group) = (k.div_constant(at, groups), k.rem_constant(at, groups));
             let parts: Vec<_> = match self {

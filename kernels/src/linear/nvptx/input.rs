@@ -4,14 +4,11 @@
 use sail_ir::scheme::Scheme;
 
 use super::few::Rows;
+use super::measure::Statistics;
 use super::weight::values_per_unit;
-use crate::emit::gpu::{WARP, piece_width};
+use crate::emit::gpu::piece_width;
 use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
 use crate::linear::Prologue;
-use crate::norm::nvptx::root_of_mean;
-
-/// Pieces of a row that a thread has under way when it measures the row.
-const AT_ONCE: u64 = 8;
 
 /// What is done to the rows.
 #[derive(Debug, Clone, Copy)]
@@ -19,47 +16,6 @@ pub struct Input {
     pub k: u32,
     pub scheme: Scheme,
     pub prologue: Prologue,
-}
-
-/// Three f32 of each row in shared memory: the norm's scale, steps in 1, the size of a step.
-#[derive(Clone, Copy)]
-pub struct Statistics<'c> {
-    place: Ptr<'c>,
-}
-
-impl<'c> Statistics<'c> {
-    const EACH: u64 = 16;
-
-    #[must_use]
-    pub const fn bytes(rows: u32) -> u64 {
-        Self::EACH * rows as u64
-    }
-
-    pub fn carve(k: &mut Builder<'c>, rows: u32) -> Self {
-        Self { place: k.shared(Self::bytes(rows), 16) }
-    }
-
-    fn at(self, k: &mut Builder<'c>, row: Index<'c>, which: u64) -> Ptr<'c> {
-        let row = k.mul_constant(row, Self::EACH);
-        let place = k.at_bytes(self.place, row);
-        k.at_bytes_constant(place, 4 * which)
-    }
-
-    /// One thread of the warp puts what all of them have.
-    fn put(self, k: &mut Builder<'c>, row: Index<'c>, which: u64, value: F32<'c>) {
-        let (lane, zero) = (k.lane_id(), k.index(0));
-        let first = k.equal(lane, zero);
-        k.when(first, |k| {
-            let place = self.at(k, row, which);
-            k.store(place, value);
-        });
-    }
-
-    /// What an integer of the row stands for.
-    pub fn step(self, k: &mut Builder<'c>, row: Index<'c>) -> F32<'c> {
-        let place = self.at(k, row, 2);
-        k.load::<F32>(place, 1)
-    }
 }
 
 /// A row of x as a thread reads it.
@@ -75,101 +31,14 @@ impl Input {
         matches!(self.prologue, Prologue::RmsNorm { .. })
     }
 
-    fn quantizes(&self) -> bool {
+    pub(super) fn quantizes(&self) -> bool {
         self.scheme.quantizes_activations()
     }
 
-    fn row<'c>(&self, k: &mut Builder<'c>, rows: Rows<'c>, row: Index<'c>) -> Ptr<'c> {
+    pub(super) fn row<'c>(&self, k: &mut Builder<'c>, rows: Rows<'c>, row: Index<'c>) -> Ptr<'c> {
         let row = k.add(row, rows.first);
         let first = k.mul_constant(row, self.k.into());
         k.at::<Bf16>(rows.x, first)
-    }
-
-    /// Measure the rows, a warp each, at most `most` of them. All threads of the block come here;
-    /// nothing is done where nothing needs measuring.
-    pub fn measure<'c>(
-        &self,
-        k: &mut Builder<'c>,
-        rows: Rows<'c>,
-        norm: Option<Ptr<'c>>,
-        statistics: Statistics<'c>,
-        most: u32,
-    ) {
-        if !self.has_norm() && !self.quantizes() {
-            return;
-        }
-        let warps = u64::from(k.threads() / WARP);
-        let warp = k.warp();
-        for first in (0..u64::from(most)).step_by(warps as usize) {
-            let row = k.add_constant(warp, first);
-            let has = k.less(row, rows.count);
-            k.when(has, |k| {
-                let x = self.row(k, rows, row);
-                let scale = match self.prologue {
-                    Prologue::RmsNorm { eps } => {
-                        let none = k.f32(0.0);
-                        let sum = self.fold_row(k, &[x], none, |k, sum, values| {
-                            let x = k.widen(values[0]);
-                            let lanes = k.lanes_of(x);
-                            lanes.into_iter().fold(sum, |sum, x| k.fma(x, x, sum))
-                        });
-                        let sum = k.sum_of_warp(sum);
-                        Some(root_of_mean(k, sum, self.k, eps))
-                    }
-                    _ => None,
-                };
-                if let Some(scale) = scale {
-                    statistics.put(k, row, 0, scale);
-                }
-                if self.quantizes() {
-                    let sources: Vec<_> = [x].into_iter().chain(norm).collect();
-                    let none = k.f32(0.0);
-                    let most = self.fold_row(k, &sources, none, |k, most, values| {
-                        let value = normalised(k, values[0], scale.zip(values.get(1).copied()));
-                        let value = k.abs(value);
-                        let lanes = k.lanes_of(value);
-                        lanes.into_iter().fold(most, |most, value| k.max(most, value))
-                    });
-                    let most = k.max_of_warp(most);
-                    let [inverse, step] = steps(k, most);
-                    statistics.put(k, row, 1, inverse);
-                    statistics.put(k, row, 2, step);
-                }
-            });
-        }
-        k.barrier();
-    }
-
-    /// Fold the pieces of rows at `sources` that are this thread's of its warp.
-    fn fold_row<'c>(
-        &self,
-        k: &mut Builder<'c>,
-        sources: &[Ptr<'c>],
-        first: F32<'c>,
-        mut body: impl FnMut(&mut Builder<'c>, F32<'c>, &[Bf16<'c>]) -> F32<'c>,
-    ) -> F32<'c> {
-        let width = piece_width(self.k.into());
-        let stride = u64::from(width * WARP);
-        let pieces = u64::from(self.k).div_ceil(stride);
-        let lane = k.lane_id();
-        let mine = k.mul_constant(lane, width.into());
-        let mut result = first;
-        for batch in (0..pieces).step_by(AT_ONCE as usize) {
-            let batch: Vec<_> = (batch..pieces.min(batch + AT_ONCE))
-                .map(|at| {
-                    let element = k.add_constant(mine, at * stride);
-                    let ragged = (at + 1) * stride > self.k.into();
-                    sources
-                        .iter()
-                        .map(|source| self.piece(k, *source, element, width, ragged))
-                        .collect::<Vec<_>>()
-                })
-                .collect();
-            for values in &batch {
-                result = body(k, result, values);
-            }
-        }
-        result
     }
 
     /// A row of the block as this thread reads it: the last one where there are fewer.
@@ -220,7 +89,7 @@ impl Input {
             .collect()
     }
 
-    fn piece<'c>(
+    pub(super) fn piece<'c>(
         &self,
         k: &mut Builder<'c>,
         row: Ptr<'c>,
@@ -272,7 +141,7 @@ impl Input {
 }
 
 /// Values times a norm's scale and weight, rounded after each, or as they are.
-fn normalised<'c>(
+pub(super) fn normalised<'c>(
     k: &mut Builder<'c>,
     values: Bf16<'c>,
     scaled: Option<(F32<'c>, Bf16<'c>)>,

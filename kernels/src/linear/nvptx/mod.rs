@@ -7,11 +7,15 @@ mod direct;
 pub mod few;
 pub mod finish;
 pub mod input;
+pub mod joined;
+pub mod kept;
+pub mod measure;
 pub mod quantize;
 pub mod sum;
 #[cfg(test)]
 mod tests;
 pub mod tile;
+pub mod walk;
 pub mod warpgroup;
 pub mod weight;
 
@@ -86,8 +90,8 @@ impl<'c> Arguments<'c> {
     }
 }
 
-/// `linear` for calls of at most `most_rows` counted rows; `None` where there is no code for its prologue or
-/// scheme.
+/// `linear` for calls of at most `most_rows` counted rows; `None` where there is no code for its
+/// prologue.
 #[must_use]
 pub fn linear(kernel: &Linear, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
     let LinearProblem { rows, n, k, scheme, prologue, epilogue } = kernel.problem;
@@ -126,16 +130,16 @@ fn few_rows<P: Kernel + Clone + Send + 'static>(
     sizes: Sizes,
     few: Few,
 ) -> Option<Box<dyn Kernel>> {
-    if matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) || sizes.scheme == Scheme::Int4 {
+    if matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) {
         return None;
     }
     let block = ThreadBlock {
-        shared_bytes: few.shared_bytes(),
+        shared_bytes: few.shared_bytes(&sizes),
         waits_itself: true,
-        blocks_per_processor: few.blocks_per_processor(&sizes),
+        blocks_per_processor: few.blocks_per_processor,
         ..ThreadBlock::of(few.threads())
     };
-    let grid = sizes.rows.grid(few.rows(), sizes.weight_rows() / few.columns());
+    let grid = sizes.rows.grid(few.rows(), few.blocks);
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let arguments = Arguments::of(k, kernel.arguments());
         k.let_successor_start();
@@ -157,22 +161,22 @@ fn tiled<P: Kernel + Clone + Send + 'static>(
     target: &Target,
     most_rows: u32,
 ) -> Option<Box<dyn Kernel>> {
-    if matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) || sizes.scheme == Scheme::Int4 {
+    if matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) {
         return None;
     }
     if let Some(shape) = Warpgroups::of(&sizes, most_rows, target) {
         return Some(by_warpgroups(problem, sizes, shape, target));
     }
-    let tile = Tile::of([sizes.weight_rows(), most_rows], target);
+    let tile = Tile::of([sizes.weight_rows(), most_rows], sizes.scheme, target);
     let block = ThreadBlock {
-        shared_bytes: tile.shared_bytes(),
+        shared_bytes: tile.shared_bytes(sizes.scheme),
         blocks_per_processor: 2,
         ..ThreadBlock::of(tile.threads())
     };
     let grid = sizes.rows.grid(tile.rows, sizes.weight_rows().div_ceil(tile.columns));
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let arguments = Arguments::of(k, kernel.arguments());
-        let shared = k.shared(tile.shared_bytes().into(), 128);
+        let shared = k.shared(tile.shared_bytes(sizes.scheme).into(), 128);
         k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
             Scheme::Int8 => write_tile::<I32<'_>>(k, (tile, shared), sizes, &arguments, block),
             _ => write_tile::<F32<'_>>(k, (tile, shared), sizes, &arguments, block),
@@ -245,6 +249,12 @@ impl Sizes {
         [rows.row_bytes(), rows.code_bytes()]
     }
 
+    /// The rows of the weight at `place` from `first` on; `behind` is what stands behind them.
+    pub fn weight<'c>(self, [place, behind]: [Ptr<'c>; 2], first: Index<'c>) -> weight::Rows<'c> {
+        let (scheme, inner, rows) = (self.scheme, self.k, self.weight_rows());
+        weight::Rows { scheme, k: inner, rows, place, behind, first }
+    }
+
     /// Sums of neighbouring weight rows from `column` on, in what the rows' integers are worth;
     /// `scales` are those of all rows.
     pub fn scaled<'c>(
@@ -279,6 +289,11 @@ impl Sizes {
     }
 }
 
+/// What stands behind the rows of `weight`.
+fn behind<'c>(k: &mut Builder<'c>, sizes: &Sizes, weight: Ptr<'c>) -> Ptr<'c> {
+    k.at_bytes_constant(weight, u64::from(sizes.weight_rows()) * sizes.pitch())
+}
+
 /// One tile of a product: multiply, stage, finish.
 fn write_tile<'c, T: Sum<'c>>(
     k: &mut Builder<'c>,
@@ -288,7 +303,6 @@ fn write_tile<'c, T: Sum<'c>>(
     block: Block<'c>,
 ) {
     let [row_bytes, multiplied] = sizes.row_bytes();
-    let pitch = sizes.pitch();
     let first = k.mul_constant(block.first_column, tile.columns.into());
 
     k.note("1 multiply");
@@ -300,20 +314,9 @@ fn write_tile<'c, T: Sum<'c>>(
         let start = k.mul_constant(row, row_bytes);
         k.at_bytes(x, start)
     };
-    let weight_rows = u64::from(sizes.weight_rows());
-    let right = move |k: &mut Builder<'c>, column: Index<'c>| {
-        let column = k.add(column, first);
-        let last = k.index(weight_rows - 1);
-        let column = k.min(column, last);
-        let start = k.mul_constant(column, pitch);
-        k.at_bytes(weight, start)
-    };
-    let sums = tile::multiply::<T>(
-        k,
-        (tile, shared, sizes.scheme),
-        Side::new(left, multiplied),
-        Side::new(right, pitch),
-    );
+    let right = sizes.weight([weight, behind(k, &sizes, weight)], first);
+    let left = Side::new(left, multiplied);
+    let sums = tile::multiply::<T>(k, (tile, shared), left, &right);
 
     k.note("2 stage the sums where the steps were");
     k.wait_for_copies(0);
@@ -337,8 +340,7 @@ fn finish_staged<'c>(
     (block, first): (Block<'c>, Index<'c>),
 ) {
     k.note("3 finish");
-    let behind = u64::from(sizes.weight_rows()) * sizes.pitch();
-    let scales = k.at_bytes_constant(arguments.weight, behind);
+    let scales = behind(k, &sizes, arguments.weight);
     let load = |k: &mut Builder<'c>, part: GroupPart<'c>| -> F32<'c> {
         let sum = staged.get(k, part);
         let column = part.column(k);
@@ -351,6 +353,6 @@ fn finish_staged<'c>(
     };
     let first_output = k.div_constant(first, sizes.finish.sums().into());
     let (rows, first_row) = (block.rows, block.first_row);
-    let outputs = Outputs { rows, first_row, first: first_output, n: sizes.n };
+    let outputs = Outputs { rows, first_row, first: first_output, n: sizes.n, most: 8 };
     sizes.finish.store_by(k, team, outputs, &arguments.finish, load);
 }

@@ -5,7 +5,8 @@ use sail_ir::plan::{Cost, Grid};
 use sail_ir::scheme::Scheme;
 
 use super::few::Rows as BlockRows;
-use super::input::{Input, Statistics};
+use super::input::Input;
+use super::measure::Statistics;
 use crate::emit::gpu::WARP;
 use crate::emit::{Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows, ThreadBlock};

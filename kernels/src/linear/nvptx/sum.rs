@@ -1,4 +1,4 @@
-//! What a matrix instruction adds up, by scheme: f32 of bf16, i32 of signed bytes.
+//! What is added up, by scheme: f32 of bf16 and of scaled groups of integers, i32 of signed bytes.
 
 use crate::emit::gpu::Left;
 use crate::emit::{Builder, Carried, Element, F32, I32, Index, Number};
@@ -13,6 +13,14 @@ pub trait Sum<'c>: Number<'c> + Element<'c> + Carried<'c> {
 
     /// As [`Builder::product_bf16`] or [`Builder::product_int8`], both sides in shared memory.
     fn product(k: &mut Builder<'c>, sums: &[Self], left: Index<'c>, right: Index<'c>) -> Vec<Self>;
+
+    /// `sum + group · scale`, each of the group's sums having its scale.
+    fn add_group(
+        k: &mut Builder<'c>,
+        sum: [Self; 4],
+        group: [I32<'c>; 4],
+        scales: [F32<'c>; 4],
+    ) -> [Self; 4];
 
     /// As f32, before any scale.
     fn as_f32(self, k: &mut Builder<'c>) -> F32<'c>;
@@ -36,6 +44,19 @@ impl<'c> Sum<'c> for F32<'c> {
         k.product_bf16(sums, Left::Shared(left), right, false)
     }
 
+    fn add_group(
+        k: &mut Builder<'c>,
+        sum: [Self; 4],
+        group: [I32<'c>; 4],
+        scales: [F32<'c>; 4],
+    ) -> [Self; 4] {
+        std::array::from_fn(|at| {
+            // 128 products of 15 · 127 at most are below 2^22.
+            let group = k.f32_of_small(group[at]);
+            k.fma(group, scales[at], sum[at])
+        })
+    }
+
     fn as_f32(self, _: &mut Builder<'c>) -> F32<'c> {
         self
     }
@@ -57,6 +78,10 @@ impl<'c> Sum<'c> for I32<'c> {
 
     fn product(k: &mut Builder<'c>, sums: &[Self], left: Index<'c>, right: Index<'c>) -> Vec<Self> {
         k.product_int8(sums, Left::Shared(left), right, false)
+    }
+
+    fn add_group(_: &mut Builder<'c>, _: [Self; 4], _: [I32<'c>; 4], _: [F32<'c>; 4]) -> [Self; 4] {
+        panic!("sums of scaled groups are no integers");
     }
 
     fn as_f32(self, k: &mut Builder<'c>) -> F32<'c> {

@@ -4,6 +4,9 @@ use sail_ir::plan::Count;
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
+use super::few::Few;
+use super::finish::Finish;
+use super::{Sizes, few_rows};
 use crate::emit::gpu::simulate::Simulated;
 use crate::emit::run::{Counts, bf16_bytes, bf16_values, poisoned, random};
 use crate::kernel::{Before, Kernel, Rows};
@@ -15,8 +18,6 @@ use crate::ptx::ptx;
 use crate::ptxas;
 use crate::reference::{self, Rounding};
 use crate::table::template;
-
-const SCHEMES: [Scheme; 3] = [Scheme::Bf16, Scheme::Int8, Scheme::Int8Weight];
 
 const PATCHES: Rows = Rows { count: Count::Images, per: 1024 };
 
@@ -90,7 +91,7 @@ fn assemble(problems: &[Box<dyn Kernel>], most_rows: u32, most_registers: u32) {
 
 #[test]
 fn products_of_many_rows_assemble_without_spills() {
-    for scheme in SCHEMES {
+    for scheme in Scheme::ALL {
         assemble(&problems(scheme), 8192, 168);
     }
 }
@@ -98,7 +99,7 @@ fn products_of_many_rows_assemble_without_spills() {
 #[test]
 fn products_of_few_rows_assemble_without_spills() {
     let norm = Prologue::RmsNorm { eps: 1e-6 };
-    for scheme in SCHEMES {
+    for scheme in Scheme::ALL {
         let mut problems = problems(scheme);
         // Their patches are never few.
         problems.retain(|problem| !problem.symbol().contains("images"));
@@ -127,11 +128,22 @@ fn taken(scheme: Scheme, x: Vec<f64>, k: usize) -> Vec<f64> {
 fn check_linear(
     sizes: [u32; 2],
     scheme: Scheme,
-    (prologue, epilogue): (Prologue, Epilogue),
+    around: (Prologue, Epilogue),
     (rows, most_rows): (usize, u32),
 ) {
+    let (buffers, want) = linear_case(sizes, scheme, around, rows);
+    let problem = normed(sizes, Rows::TOKENS, scheme, around.0, around.1);
+    check(problem.as_ref(), &buffers, &want, (rows, most_rows));
+}
+
+/// Arguments of a `linear`, and what its twin makes of them.
+fn linear_case(
+    sizes: [u32; 2],
+    scheme: Scheme,
+    (prologue, epilogue): (Prologue, Epilogue),
+    rows: usize,
+) -> (Vec<Vec<u8>>, Vec<f64>) {
     let [n, k] = sizes.map(|size| size as usize);
-    let problem = normed(sizes, Rows::TOKENS, scheme, prologue, epilogue);
     let (x, x_values) = drawn(1, rows * k, 1.0);
     let (norm, norm_values) = drawn(2, k, 1.0);
     let (weight, _) = drawn(3, n * k, 1.0 / (k as f32).sqrt());
@@ -162,7 +174,7 @@ fn check_linear(
     }
     let want: Vec<f64> = want.into_iter().map(|value| Rounding::Bf16.round(value)).collect();
     buffers.push(poisoned(2 * want.len()));
-    check(problem.as_ref(), &buffers, &want, (rows, most_rows));
+    (buffers, want)
 }
 
 fn check_gated(
@@ -194,28 +206,27 @@ fn check_gated(
 }
 
 fn check(problem: &dyn Kernel, buffers: &[Vec<u8>], want: &[f64], (rows, most_rows): (usize, u32)) {
-    let counts = Counts { tokens: rows as u32, ..Counts::default() };
     for name in ["sm_80", "sm_90"] {
         let target = Target::parse(name).unwrap();
         let kernel = problem.on_gpu_for(&target, most_rows).expect("it has code");
-        let mut buffers = buffers.to_vec();
-        if let Some(Before { kernel, takes, row_bytes }) = kernel.before() {
-            let mut given: Vec<_> = takes.iter().map(|at| buffers[*at as usize].clone()).collect();
-            given.push(vec![0xff; rows * row_bytes as usize]);
-            let made = Simulated::new(kernel.as_ref(), &target).run(counts, &given);
-            buffers[takes[0] as usize] = made.last().unwrap().clone();
-        }
-        let after = Simulated::new(kernel.as_ref(), &target).run(counts, &buffers);
-        let got = bf16_values(after.last().unwrap());
-        let row = template(kernel.family()).expect("every template has a row");
-        let beyond = row.tolerance.first_beyond(&got, want);
-        assert_eq!(
-            beyond,
-            None,
-            "{target}, {rows} rows, `{}`: (index, got, want)",
-            kernel.symbol()
-        );
+        check_on(&target, kernel.as_ref(), buffers, want, rows);
     }
+}
+
+fn check_on(target: &Target, kernel: &dyn Kernel, buffers: &[Vec<u8>], want: &[f64], rows: usize) {
+    let counts = Counts { tokens: rows as u32, ..Counts::default() };
+    let mut buffers = buffers.to_vec();
+    if let Some(Before { kernel, takes, row_bytes }) = kernel.before() {
+        let mut given: Vec<_> = takes.iter().map(|at| buffers[*at as usize].clone()).collect();
+        given.push(vec![0xff; rows * row_bytes as usize]);
+        let made = Simulated::new(kernel.as_ref(), target).run(counts, &given);
+        buffers[takes[0] as usize] = made.last().unwrap().clone();
+    }
+    let after = Simulated::new(kernel, target).run(counts, &buffers);
+    let got = bf16_values(after.last().unwrap());
+    let row = template(kernel.family()).expect("every template has a row");
+    let beyond = row.tolerance.first_beyond(&got, want);
+    assert_eq!(beyond, None, "{target}, {rows} rows, `{}`: (index, got, want)", kernel.symbol());
 }
 
 const PLAIN: (Prologue, Epilogue) = (Prologue::Direct, Epilogue::NONE);
@@ -235,11 +246,11 @@ fn products_of_many_rows_are_their_twins() {
         (3, [7, 7], (Prologue::Direct, residual)),
         (2, [1, 1], PLAIN),
     ] {
-        for scheme in SCHEMES {
+        for scheme in Scheme::ALL {
             check_linear(sizes, scheme, around, (rows, 4096));
         }
     }
-    for scheme in SCHEMES {
+    for scheme in Scheme::ALL {
         check_gated([64, 128], scheme, norm, (70, 4096));
         check_gated([23, 19], scheme, Prologue::Direct, (5, 4096));
     }
@@ -250,7 +261,7 @@ fn products_of_few_rows_are_their_twins() {
     let norm = Prologue::RmsNorm { eps: 1e-6 };
     let gelu = Epilogue { bias: true, activation: Activation::Gelu, residual: false };
     let residual = Epilogue { residual: true, ..Epilogue::NONE };
-    for scheme in SCHEMES {
+    for scheme in Scheme::ALL {
         for (rows, most, sizes, around) in [
             (1, 1, [64, 256], PLAIN),
             (7, 8, [144, 2048], (norm, residual)),
@@ -266,6 +277,30 @@ fn products_of_few_rows_are_their_twins() {
             [(5, [64, 640], Prologue::Direct), (1, [23, 19], norm), (8, [16, 256], norm)]
         {
             check_gated(sizes, scheme, prologue, (rows, 8));
+        }
+    }
+}
+
+#[test]
+fn blocks_of_few_rows_take_runs_in_turn() {
+    let around = (Prologue::RmsNorm { eps: 1e-6 }, Epilogue { residual: true, ..Epilogue::NONE });
+    let (prologue, epilogue) = around;
+    // Eleven runs of weight rows among four blocks; by ones, and by pairs without the last.
+    for (n, runs) in [(176, 1), (160, 2)] {
+        let sizes = [n, 264];
+        for scheme in Scheme::ALL {
+            for rows in [1, 12] {
+                let (buffers, want) = linear_case(sizes, scheme, around, rows);
+                let target = Target::parse("sm_90").unwrap();
+                let problem =
+                    LinearProblem { rows: Rows::TOKENS, n, k: 264, scheme, prologue, epilogue };
+                let finish = Finish::Each(epilogue);
+                let sizes = Sizes { rows: Rows::TOKENS, n, k: 264, scheme, prologue, finish };
+                let few = Few::of(&sizes, rows as u32, &target).unwrap();
+                let problem = Linear::new(problem, &target);
+                let kernel = few_rows(&problem, sizes, Few { blocks: 4, runs, ..few }).unwrap();
+                check_on(&target, kernel.as_ref(), &buffers, &want, rows);
+            }
         }
     }
 }
