@@ -1,5 +1,6 @@
 //! All tests that are no unit tests, in one executable, because each one that links MLIR statically
-//! costs seconds. `cargo test -p sail-tests -- PART_OF_A_NAME` runs some; `--list`, `--times`.
+//! costs seconds. `cargo test -p sail-tests -- PART_OF_A_NAME` runs some; `--list`, `--times`,
+//! `--record-cases`.
 
 mod cli;
 mod e2e;
@@ -7,9 +8,10 @@ mod filetests;
 mod numerics;
 mod tidy;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sail_tests::harness;
+use sail_tests::{harness, places};
 
 fn main() -> ExitCode {
     let modules = vec![
@@ -20,5 +22,17 @@ fn main() -> ExitCode {
         ("cli", cli::tests()),
         ("e2e", e2e::tests()),
     ];
-    harness::main(modules, std::env::args().skip(1))
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = arguments.iter().position(|word| word == "--record-cases") {
+        let Some(folder) = arguments.get(at + 1).map(PathBuf::from) else {
+            eprintln!("--record-cases needs a folder");
+            return ExitCode::from(2);
+        };
+        if let Err(error) = numerics::record_into(places::workspace().join(folder)) {
+            eprintln!("cases cannot be recorded: {error}");
+            return ExitCode::FAILURE;
+        }
+        arguments.drain(at..at + 2);
+    }
+    harness::main(modules, arguments.into_iter())
 }

@@ -6,6 +6,7 @@ use sail_kernels::Kernel;
 use sail_kernels::emit::run::{Counts, Loaded, bf16_bytes, bf16_values, random, targets_here};
 use sail_kernels::table::template;
 
+use super::recorder;
 use super::simulated::run_on_gpus;
 
 /// Into how many calls the work items are cut; the bytes must be the same for each.
@@ -68,6 +69,8 @@ pub fn run_loaded(
 ///
 /// When a bf16 value in `got` is farther from `want` than the tolerance in the row of `kernel`.
 pub fn close(kernel: &dyn Kernel, target: &Target, got: &[u8], want: &[f64]) {
+    let row = template(kernel.family()).expect("every template has a row");
+    recorder::twin(target, got, want, &row.tolerance);
     close_values(kernel, target, &bf16_values(got), want);
 }
 

@@ -7,11 +7,13 @@ mod elementwise;
 mod experts;
 mod norm;
 mod products;
+mod recorder;
 mod rows;
 mod simulated;
 mod tile_attention;
 mod vision;
 
+pub use recorder::record_into;
 use sail_tests::harness::Test;
 
 pub fn tests() -> Vec<Test> {

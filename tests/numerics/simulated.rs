@@ -8,6 +8,7 @@ use sail_kernels::ptx::{launch, ptx};
 use sail_ptxsim::{Device, Launch, Module, Options, Swizzle};
 
 use super::check::Buffers;
+use super::recorder::{self, Launched};
 
 /// Counted rows by which a launch may be larger than its call: a class's bound is.
 const BEYOND: u32 = 5;
@@ -53,6 +54,18 @@ pub fn run_simulated(
         let written = kernel.writes().contains(&(at as u32));
         assert!(written || before == after, "`{symbol}`: argument {at} was written");
     }
+    let counted = counted(kernel, counts);
+    recorder::keep(&Launched {
+        kernel,
+        target,
+        cuda: &launch(kernel).expect("a kernel of a CUDA target"),
+        text: &text,
+        blocks: kernel.grid().items(counted + BEYOND),
+        control: [counts.tokens, counts.images, counts.outputs, counts.pages_per_slot],
+        counted,
+        before: buffers,
+        after: &after,
+    });
     after
 }
 

@@ -7,10 +7,11 @@ const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 120;
 
 /// Where `unsafe` may stand, and why.
-const UNSAFE_PLACES: [(&str, &str); 7] = [
+const UNSAFE_PLACES: [(&str, &str); 8] = [
     ("kernels/src/emit/memory.rs", "inkwell declares its address arithmetic unsafe"),
     ("kernels/src/emit/run.rs", "tests execute the code they compiled"),
     ("runtime/src/device/", "runs compiled code over mapped memory"),
+    ("tests/gpucheck/src/gpu.rs", "launches recorded kernels on a real GPU"),
     ("tests/fakecuda/src/", "answers calls of C with pointers, in the place of a driver"),
     ("runtime/tests/no_allocation.rs", "an allocator that counts"),
     ("compiler/src/dialect.rs", "MLIR calls that melior does not wrap"),

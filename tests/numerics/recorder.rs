@@ -1,0 +1,124 @@
+//! Launches that the simulator carried out, kept as files for `tests/gpucheck`: asked for with
+//! `--record-cases FOLDER` before the names of tests.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, OnceLock};
+
+use half::bf16;
+use sail_gpucheck::{Buffer, Case, Head, Twin};
+use sail_ir::plan::{Cuda, MapRows};
+use sail_ir::target::Target;
+use sail_kernels::Kernel;
+use sail_kernels::table::Tolerance;
+
+use super::check::Buffers;
+
+/// Most bytes of a case: what is larger shows nothing that smaller ones do not.
+const MOST_BYTES: usize = 400_000;
+
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static TEXTS: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+
+thread_local! {
+    /// Cases of this thread that wait for what their twins say.
+    static OPEN: RefCell<Vec<(PathBuf, Case)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keep what is simulated from here on in `folder`, which is made empty.
+pub fn record_into(folder: PathBuf) -> std::io::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    FOLDER.set(folder).map_err(|_| std::io::Error::other("cases are recorded already"))
+}
+
+/// A launch: what is told to the device, and what it made.
+pub struct Launched<'l> {
+    pub kernel: &'l dyn Kernel,
+    pub target: &'l Target,
+    pub cuda: &'l Cuda,
+    pub text: &'l str,
+    pub blocks: u64,
+    pub control: [u32; 4],
+    /// What counted maps of tensors count.
+    pub counted: u32,
+    pub before: &'l Buffers,
+    pub after: &'l Buffers,
+}
+
+/// Keep a launch, if that was asked for.
+pub fn keep(launched: &Launched<'_>) {
+    let Some(folder) = FOLDER.get() else { return };
+    let Launched { kernel, target, cuda, text, blocks, control, counted, before, after } = launched;
+    let uniform = |bytes: &[u8]| match bytes.first() {
+        Some(first) if bytes.iter().all(|byte| byte == first) => Some(*first),
+        _ => None,
+    };
+    let buffers = before.iter().enumerate().map(|(at, bytes)| Buffer {
+        bytes: bytes.len() as u64,
+        uniform: uniform(bytes),
+        written: kernel.writes().contains(&(at as u32)),
+    });
+    let map_rows = cuda.tensor_maps.iter().map(|map| match map.rows {
+        MapRows::Fixed(rows) => rows,
+        MapRows::Counted { per, .. } => u64::from(*counted) * u64::from(per),
+        MapRows::Pages { .. } => before[map.argument as usize].len() as u64 / map.row_bytes,
+    });
+    let head = Head {
+        symbol: kernel.symbol(),
+        family: kernel.family().to_owned(),
+        target: target.name.clone(),
+        ptx: format!("{}.{}.ptx", cuda.entry, target.name),
+        cuda: (*cuda).clone(),
+        map_rows: map_rows.collect(),
+        blocks: u32::try_from(*blocks).expect("a grid of blocks"),
+        control: control.to_vec(),
+        buffers: buffers.collect(),
+        twin: None,
+    };
+    let outputs = head.buffers.iter().zip(after.iter());
+    let outputs = outputs.map(|(buffer, bytes)| buffer.written.then(|| bytes.clone())).collect();
+    let case = Case { head, before: before.to_vec(), after: outputs, twin: Vec::new() };
+    let inputs = case.head.buffers.iter().filter(|buffer| buffer.uniform.is_none());
+    let bytes = inputs.map(|buffer| buffer.bytes as usize).sum::<usize>()
+        + case.after.iter().flatten().map(Vec::len).sum::<usize>();
+    if bytes > MOST_BYTES {
+        return;
+    }
+    let file = case.head.ptx.clone();
+    if TEXTS.lock().expect("nothing panics under the lock").insert(file.clone()) {
+        fs::write(folder.join(file), text).expect("a folder that was just made takes files");
+    }
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = folder.join(format!("{number:05}.case"));
+    case.write(&path).expect("a folder that was just made takes files");
+    OPEN.with_borrow_mut(|open| {
+        // A comparison comes right behind its launches.
+        open.retain(|(_, other)| other.head.target != case.head.target);
+        open.push((path, case));
+    });
+}
+
+/// Note what a twin says of an output of the last launch on `target`, if it was kept.
+pub fn twin(target: &Target, got: &[u8], want: &[f64], tolerance: &Tolerance) {
+    if FOLDER.get().is_none() {
+        return;
+    }
+    OPEN.with_borrow_mut(|open| {
+        let kept = open.iter_mut().find(|(_, case)| case.head.target == target.name);
+        let Some((path, case)) = kept else { return };
+        let is_it = |bytes: &Option<Vec<u8>>| bytes.as_deref().is_some_and(|bytes| bytes == got);
+        let Some(buffer) = case.after.iter().position(is_it) else { return };
+        assert_eq!(got.len(), want.len() * size_of::<bf16>(), "one value for each wanted");
+        let Tolerance { relative, absolute, .. } = *tolerance;
+        case.head.twin = Some(Twin { buffer, values: want.len() as u64, relative, absolute });
+        case.twin = want.iter().map(|value| *value as f32).collect();
+        case.write(path).expect("a folder that was just made takes files");
+    });
+}
