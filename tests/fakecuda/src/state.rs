@@ -54,6 +54,8 @@ pub struct Work {
     pub cluster: [u32; 3],
     pub shared: u32,
     pub params: Vec<u8>,
+    /// It may start before those before it have ended.
+    pub early: bool,
 }
 
 /// The state, for one call.
@@ -152,7 +154,8 @@ impl State {
         if self.lost.is_some() {
             return Ok(());
         }
-        let options = Options { cluster: work.cluster, ..Options::default() };
+        let options =
+            Options { cluster: work.cluster, programmatic: work.early, ..Options::default() };
         let launch = Launch {
             grid: work.grid,
             block: work.block,

@@ -24,6 +24,8 @@ pub struct Device {
     allocations: Vec<Allocation>,
     end: u64,
     launches: AtomicU32,
+    /// Launches up to this one have ended before any later one starts.
+    settled: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -187,6 +189,17 @@ impl Device {
         Ok(())
     }
 
+    /// What was launched so far has ended before anything that is launched later starts, programmatic
+    /// launches too: a copy, say, stands between them in the stream.
+    pub fn settle(&self) {
+        self.settled.store(self.launches.load(Relaxed), Relaxed);
+    }
+
+    /// Has a launch ended before any that is going on has started?
+    pub(crate) fn has_settled(&self, launch: u32) -> bool {
+        launch <= self.settled.load(Relaxed)
+    }
+
     fn holding(&self, address: u64, bytes: u64) -> Result<&Allocation, Fault> {
         let found = self.index(address).map(|at| &self.allocations[at]);
         found.filter(|it| it.base + it.bytes - address >= bytes).ok_or_else(|| {
@@ -225,6 +238,7 @@ impl Device {
             }
         }
         self.launches.store(1, Relaxed);
+        self.settled.store(0, Relaxed);
         1
     }
 }

@@ -42,7 +42,8 @@ pub struct Options {
     /// Threads of this machine to spread blocks over; 0 for as many as it has cores.
     pub threads: usize,
     /// The kernel may start before those launched earlier have ended: before `griddepcontrol.wait` it
-    /// may write nothing, and read nothing that an earlier kernel wrote.
+    /// may write nothing, and read nothing that an earlier kernel wrote, unless that one has settled
+    /// ([`Device::settle`]).
     pub programmatic: bool,
 }
 
@@ -187,6 +188,10 @@ fn shape<'a>(
     let shared = kernel.dynamic_offset + u64::from(launch.dynamic_shared);
     if shared > MAX_SHARED {
         return refuse(format!("{shared} bytes of shared memory, more than {MAX_SHARED}"));
+    }
+    if !launch.options.programmatic {
+        // It starts after all of them.
+        device.settle();
     }
     Ok(Shape {
         kernel,

@@ -18,7 +18,8 @@ pub struct Mutant {
 
 /// Every barrier, fence, wait, commit, arrival and `expect_tx` of `source`, each missing in one mutant.
 /// A wait that gives a predicate becomes one that always succeeds; an arrival with bytes also becomes
-/// one without. `griddepcontrol` is among them: see [`crate::Options::programmatic`].
+/// one without. An access of global memory that acquires or releases becomes one that does not, or does
+/// one of the two. `griddepcontrol` is among them: see [`crate::Options::programmatic`].
 ///
 /// # Errors
 ///
@@ -70,6 +71,9 @@ fn orders(word: &str) -> bool {
         "wgmma" => has("fence") || has("commit_group") || has("wait_group"),
         "cp" => ["commit_group", "wait_group", "wait_all"].iter().any(|word| has(word)),
         "griddepcontrol" => has("wait"),
+        "atom" | "red" | "ld" | "st" => {
+            ["acquire", "release", "acq_rel"].iter().any(|word| has(word))
+        }
         _ => false,
     }
 }
@@ -91,6 +95,17 @@ fn replacements(opcode: &str, operands: &[Token], instruction: &str) -> Vec<Stri
     if opcode.contains("_wait.") && opcode.starts_with("mbarrier") {
         let result = operands.first().map_or("_", |token| token.text.as_str());
         return vec![format!("setp.eq.u32 {result}, 0, 0;")];
+    }
+    let orders = ["atom.", "red.", "ld.", "st."].iter().any(|word| opcode.starts_with(word));
+    if orders {
+        let weaker = match opcode {
+            both if both.contains("acq_rel") => &["relaxed", "acquire", "release"][..],
+            _ => &["relaxed"],
+        };
+        let order =
+            ["acq_rel", "acquire", "release"].into_iter().find(|word| opcode.contains(word));
+        let order = order.expect("it was chosen for its order");
+        return weaker.iter().map(|weak| instruction.replacen(order, weak, 1)).collect();
     }
     let mut all = vec![String::new()];
     if opcode.contains("arrive.expect_tx") {
@@ -130,5 +145,25 @@ mod tests {
         );
         assert!(found.iter().all(|it| it.kernel == "k" && it.text.contains("add.s32")));
         assert!(!found[0].text.contains("bar.sync"));
+    }
+
+    #[test]
+    fn accesses_that_order_blocks_are_weakened() {
+        let text = ".entry k() {\natom.acq_rel.gpu.global.inc.u32 %r1, [%rd1], %r2;\n\
+                    ld.acquire.gpu.global.u32 %r1, [%rd1]; red.release.gpu.global.add.u32 [%rd1], 1;\n\
+                    atom.global.add.u32 %r1, [%rd1], 1; ld.global.u32 %r1, [%rd1];\n}";
+        let found = mutants(text).unwrap();
+        let shown: Vec<(u32, &str)> =
+            found.iter().map(|it| (it.line, it.replacement.split(' ').next().unwrap())).collect();
+        assert_eq!(
+            shown,
+            [
+                (2, "atom.relaxed.gpu.global.inc.u32"),
+                (2, "atom.acquire.gpu.global.inc.u32"),
+                (2, "atom.release.gpu.global.inc.u32"),
+                (3, "ld.relaxed.gpu.global.u32"),
+                (3, "red.relaxed.gpu.global.add.u32"),
+            ]
+        );
     }
 }

@@ -18,6 +18,7 @@ const ERROR_LOG: u32 = 5;
 const ERROR_LOG_BYTES: u32 = 6;
 const DYNAMIC_SHARED: u32 = 8;
 const CLUSTER: u32 = 4;
+const PROGRAMMATIC_STREAM: u32 = 6;
 const UINT8: u32 = 0;
 const BFLOAT16: u32 = 9;
 
@@ -133,13 +134,14 @@ driver! {
     ) {
         let mut state = state();
         let config = config.get(0);
-        let mut cluster = [1; 3];
+        let (mut cluster, mut early) = ([1; 3], false);
         for index in 0..config.count as usize {
             // SAFETY: the configuration says how many there are.
             let attribute = unsafe { config.attributes.add(index).read() };
             if attribute.id == CLUSTER {
                 cluster.copy_from_slice(&attribute.value[..3]);
             }
+            early |= attribute.id == PROGRAMMATIC_STREAM && attribute.value[0] != 0;
         }
         let found = state.functions.get(&function.addr()).ok_or(INVALID_HANDLE)?;
         let places = found.module.params(&found.name).ok_or(NOT_FOUND)?;
@@ -152,7 +154,7 @@ driver! {
         let (module, name) = (Arc::clone(&found.module), found.name.clone());
         let allowed = found.shared;
         let Config { grid, block, shared, .. } = config;
-        state.launch(Work { module, name, grid, block, cluster, shared, params }, allowed)
+        state.launch(Work { module, name, grid, block, cluster, shared, params, early }, allowed)
     }
 
     /// Interleaving, promotion and fill of what is outside are those that the runtime asks for.

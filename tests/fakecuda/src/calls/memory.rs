@@ -131,5 +131,8 @@ fn copying(state: &mut State) -> Result<(), u32> {
     if state.recording.is_some() {
         return Err(STREAM_CAPTURE_UNSUPPORTED);
     }
-    state.begin(Call::Copy)
+    state.begin(Call::Copy)?;
+    // A copy comes after all kernels before it, and all kernels after it come after the copy.
+    state.gpu.settle();
+    Ok(())
 }

@@ -63,6 +63,8 @@ driver! {
         let mut state = state();
         state.alive()?;
         let work = Arc::clone(state.graphs.get(&graph.addr()).ok_or(INVALID_HANDLE)?);
+        // A graph starts when all before it has ended.
+        state.gpu.settle();
         work.iter().try_for_each(|work| state.carry_out(work))
     }
 

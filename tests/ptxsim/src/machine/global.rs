@@ -131,7 +131,8 @@ impl Machine<'_> {
                     format!("offset {offset} of an allocation is read but was never written");
                 return stop(Kind::Uninitialised, lane, text);
             }
-            if !warp.waited && word >> 8 & 0xff != 0 && word >> 8 & 0xff != launch {
+            let earlier = word >> 8 & 0xff;
+            if !warp.waited && earlier != launch && !self.shape.device.has_settled(earlier as u32) {
                 let text = "what an earlier kernel wrote is read before `griddepcontrol.wait`";
                 return stop(Kind::Race, lane, text);
             }

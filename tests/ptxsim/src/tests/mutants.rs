@@ -64,3 +64,29 @@ fn of_a_kernel_that_starts_early() {
     let late = body.replace("griddepcontrol.wait;", "");
     refused_in(&setting, Kind::Race, "st.global", &late);
 }
+
+#[test]
+fn of_kernels_that_follow_each_other_early() {
+    let text = text(
+        "griddepcontrol.launch_dependents; ld.global.b32 %r10, [%rd2]; griddepcontrol.wait;
+                     add.s32 %r10, %r10, 1; st.global.b32 [%rd2], %r10;",
+    );
+    let module = Module::parse(&text).unwrap();
+    let mut device = Device::new();
+    let word = device.alloc(4);
+    device.write(word, &[0; 4]).unwrap();
+    let mut params = [word, word].map(u64::to_le_bytes).concat();
+    params.resize(64 + 128, 0);
+    let options = Options { programmatic: true, ..Options::default() };
+    let launch =
+        Launch { grid: [1; 3], block: [1; 3], dynamic_shared: 0, params: &params, options };
+    module.launch(&device, "k", &launch).unwrap();
+    let fault = module.launch(&device, "k", &launch).expect_err("the first may not have ended");
+    assert_eq!(fault.kind, Kind::Race, "{fault}");
+    // A copy between the two, or a kernel that starts after the first has ended.
+    device.settle();
+    module.launch(&device, "k", &launch).unwrap();
+    let late = Launch { options: Options::default(), ..launch.clone() };
+    module.launch(&device, "k", &late).unwrap();
+    assert!(module.launch(&device, "k", &launch).is_err(), "the one before it may not have ended");
+}
