@@ -83,6 +83,9 @@ pub enum Place {
     /// Which of `of` experts each row of a layer goes through, i32; stays until the next call, for
     /// those who count.
     Choice { layer: u32, of: u32 },
+    /// Counters through which blocks of a CUDA kernel meet, i32: zeros when a kernel starts, and when
+    /// it has ended. All steps have the same.
+    Counters,
 }
 
 /// Arrays that follow the counts in the control block, each [`ALIGNMENT`]-aligned, i32.
@@ -298,7 +301,8 @@ pub struct Kernel {
 ///
 /// Parameters: the step's pointers in their order, the control block, then the tensor maps. Code for
 /// `sm_90` waits for the kernel before it in the stream itself: every launch may be a programmatic
-/// one.
+/// one, but the first of a call starts when all earlier calls have ended. What those wrote may be read
+/// before a kernel waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cuda {
     /// Its `.entry` in the PTX text.

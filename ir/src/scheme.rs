@@ -172,6 +172,8 @@ pub enum CacheScheme {
     /// values  i8  [p/4][e'][4]   quads of positions of one value stand together
     /// scales  f32 [2][p]         of the keys, of the values
     /// ```
+    ///
+    /// On a CUDA target keys and values are rows `[p][e']`; the scales stand as above.
     Int8,
 }
 

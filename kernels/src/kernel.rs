@@ -108,6 +108,15 @@ pub struct Before {
     pub row_bytes: u64,
 }
 
+/// Memory that a kernel of a CUDA target works in: its last two pointers, after those of the op.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scratch {
+    /// Bytes for each row of its grid, with any content.
+    pub row_bytes: u64,
+    /// Counters (i32) for each row of its grid: zeros when it starts, and when it has ended.
+    pub row_counters: u32,
+}
+
 /// A checked problem with its config for one target.
 pub trait Kernel: Sync {
     /// Its row of `KERNELS`.
@@ -145,6 +154,11 @@ pub trait Kernel: Sync {
     /// What must run before it, where it takes something else than the op gives; only of kernels for a
     /// CUDA target.
     fn before(&self) -> Option<Before> {
+        None
+    }
+
+    /// What it works in; only of kernels for a CUDA target, whose blocks join what they have.
+    fn scratch(&self) -> Option<Scratch> {
         None
     }
 

@@ -3,6 +3,7 @@
 //! One op becomes one step: the kernel and its config are chosen in [`super::choose`], the arena
 //! is laid out in [`super::place`], the waits are found in [`super::order`].
 
+mod buffers;
 mod next;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,14 +13,13 @@ use sail_ir::plan::{
     Affine, Buffer, ControlField, Count, Function, Grid, Kernel as PlannedKernel, Launch, Place,
     Plan, Port, Step,
 };
-use sail_ir::shape::{Dim, Type};
 use sail_ir::target::Target;
 use sail_kernels::kernel::Before;
 use sail_kernels::{Kernel, Shaped};
 
 use super::bounds::Bounds;
 use super::choose::{self, Argument, Chosen, Scope};
-use super::flat::{self, FunctionView, OpView, ValueId};
+use super::flat::{self, FunctionView, OpView};
 use super::label;
 use super::order::{Accesses, Span, waits};
 use super::place::{Request, place, reserved};
@@ -109,7 +109,7 @@ impl Shared {
         }
         let narrow = |count: usize| u32::try_from(count).expect("kernels take few pointers");
         let written = |argument: &Argument| {
-            matches!(argument, Argument::Result(_) | Argument::Tap | Argument::Choice { .. })
+            !matches!(argument, Argument::Operand(_) | Argument::PageTable | Argument::Order { .. })
         };
         let writes: Vec<u32> =
             (0..arguments.len()).filter(|at| written(&arguments[*at])).map(narrow).collect();
@@ -271,32 +271,6 @@ impl<'a> FunctionBuilder<'a> {
         }
     }
 
-    /// A buffer for `value`, with the bytes its type and count ask for.
-    fn buffer_of(&mut self, value: ValueId, place: Place) -> BufferId {
-        let view = &self.view.values[value];
-        let count = self.counts[value];
-        let (dims, dtype) = match &view.ty {
-            Type::Tensor { dims, dtype } => (dims.clone(), *dtype),
-            other => panic!("broken invariant `plan.tensor`: `{}` is `{other}`", view.name),
-        };
-        let row_dims: Vec<u64> = dims
-            .iter()
-            .filter_map(|dim| match dim {
-                Dim::Fixed(size) => Some(*size),
-                Dim::Counted => None,
-            })
-            .collect();
-        let row_bytes = row_dims.iter().product::<u64>() * dtype.bytes();
-        let bytes = match count {
-            None => Affine { per_row: 0, fixed: row_bytes },
-            Some(count) if count == self.count || matches!(place, Place::Port { .. }) => {
-                Affine { per_row: row_bytes, fixed: 0 }
-            }
-            Some(_) => Affine { per_row: 0, fixed: row_bytes * u64::from(self.max_outputs()) },
-        };
-        self.buffers.push(Buffer { name: view.name.clone(), place, dtype, bytes, row_dims, count })
-    }
-
     fn op(&mut self, op: &OpView) -> Result<(), CompileError> {
         let count = op.operands.get(op.op.rows_of).and_then(|value| self.counts[*value]);
         for result in &op.results {
@@ -351,32 +325,6 @@ impl<'a> FunctionBuilder<'a> {
         Ok(())
     }
 
-    /// The buffer of a weight or a table.
-    fn weight(&mut self, name: String, source: Source) -> BufferId {
-        let layout = source.layout();
-        let (id, bytes) = self.shared.weights.add(source);
-        self.buffers.push(Buffer {
-            name,
-            place: Place::Weight { weight: id },
-            dtype: layout.dtype,
-            bytes: Affine { per_row: 0, fixed: bytes },
-            row_dims: layout.dims,
-            count: None,
-        })
-    }
-
-    /// The order in which the experts of a layer are stored.
-    fn order(&mut self, layer: u32) -> BufferId {
-        if let Some(buffer) = self.orders.get(&layer) {
-            return *buffer;
-        }
-        let placement = self.given.placement.expect("who asks for an order knows of one");
-        let source = Source::Order(placement.of_layer(layer).to_vec());
-        let buffer = self.weight(format!("layers.{layer}.experts.order"), source);
-        self.orders.insert(layer, buffer);
-        buffer
-    }
-
     fn step(
         &mut self,
         op: &OpView,
@@ -418,6 +366,11 @@ impl<'a> FunctionBuilder<'a> {
                     access.writes.push(buffer);
                     buffer
                 }
+                Argument::Scratch | Argument::Counters => {
+                    let buffer = self.scratch_buffer(&label, kernel.as_ref(), argument);
+                    access.writes.push(buffer);
+                    buffer
+                }
             };
             buffers.push(buffer);
         }
@@ -438,20 +391,9 @@ impl<'a> FunctionBuilder<'a> {
     fn step_before(&mut self, label: &str, before: Before, buffers: &[BufferId]) -> BufferId {
         let Before { kernel, takes, row_bytes } = before;
         let (grid, cost) = (kernel.grid(), kernel.cost());
-        let row_bytes = row_bytes * u64::from(grid.per);
-        let bytes = if grid.count == self.count {
-            Affine { per_row: row_bytes, fixed: 0 }
-        } else {
-            Affine { per_row: 0, fixed: row_bytes * u64::from(self.max_outputs()) }
-        };
-        let made = self.buffers.push(Buffer {
-            name: format!("{label}.input"),
-            place: Place::Arena { offset: Affine::default() },
-            dtype: sail_ir::DType::Bf16,
-            bytes,
-            row_dims: vec![row_bytes / sail_ir::DType::Bf16.bytes()],
-            count: Some(grid.count),
-        });
+        let made = (format!("{label}.input"), sail_ir::DType::Bf16);
+        let place = Place::Arena { offset: Affine::default() };
+        let made = self.own_buffer(made, place, row_bytes, grid);
         let mut arguments: Vec<BufferId> =
             takes.iter().map(|position| buffers[*position as usize]).collect();
         let access = StepAccess { reads: arguments.clone(), writes: vec![made] };
@@ -462,58 +404,6 @@ impl<'a> FunctionBuilder<'a> {
         self.steps.push(Step { label, kernel, arguments, grid, waits: Vec::new(), cost });
         self.accesses.push(access);
         made
-    }
-
-    /// Where a result goes: a cache is written in place, a returned value to its port, all else to
-    /// the arena (its offset is found when everything is known).
-    fn result_buffer(&mut self, op: &OpView, value: ValueId) -> BufferId {
-        if matches!(self.view.values[value].ty, Type::Cache { .. }) {
-            let source = op
-                .operands
-                .iter()
-                .find(|operand| matches!(self.view.values[**operand].ty, Type::Cache { .. }))
-                .expect("an op that yields a cache takes one");
-            return self.of_value[*source].expect("a cache is defined before it is written");
-        }
-        let tapped = self.view.name.ends_with(".taps");
-        let place =
-            if self.view.returns.contains(&value) && !(tapped && self.count == Count::Tokens) {
-                let port = if self.count == Count::Images { Port::Features } else { Port::Logits };
-                Place::Port { port }
-            } else {
-                Place::Arena { offset: Affine::default() }
-            };
-        self.buffer_of(value, place)
-    }
-
-    fn tap_buffer(&mut self, op: &OpView) -> BufferId {
-        let value = op.operands[0];
-        let name = match op.attributes.get("name") {
-            Some(sail_ir::op::Attribute::Text(name)) => name.clone(),
-            other => panic!("broken invariant `tap.name`: {other:?}"),
-        };
-        let id = self.buffer_of(value, Place::Tap { name });
-        let buffer = &mut self.buffers[id];
-        buffer.bytes.per_row *= 4 / buffer.dtype.bytes();
-        buffer.bytes.fixed *= 4 / buffer.dtype.bytes();
-        buffer.dtype = sail_ir::DType::F32;
-        id
-    }
-
-    fn page_table(&mut self) -> BufferId {
-        if let Some(buffer) = self.page_table {
-            return buffer;
-        }
-        let buffer = self.buffers.push(Buffer {
-            name: "page_table".to_owned(),
-            place: Place::Control { field: ControlField::PageTable },
-            dtype: sail_ir::DType::I32,
-            bytes: Affine::default(), // slots and pages are chosen at load
-            row_dims: Vec::new(),
-            count: None,
-        });
-        self.page_table = Some(buffer);
-        buffer
     }
 
     fn place_arena(&mut self) -> Affine {
@@ -557,7 +447,8 @@ impl<'a> FunctionBuilder<'a> {
     fn span(&self, id: BufferId) -> Span {
         const GROWING: u64 = 0;
         const FIXED: u64 = 1;
-        const CACHES: u64 = 2;
+        const COUNTERS: u64 = 2;
+        const CACHES: u64 = 3;
         let buffer = &self.buffers[id];
         let whole = |storage| Span { storage, start: 0, end: u64::MAX };
         let others = CACHES + 1_000_000;
@@ -572,6 +463,7 @@ impl<'a> FunctionBuilder<'a> {
                 start: offset.fixed,
                 end: offset.fixed + reserved(buffer.bytes.fixed),
             },
+            Place::Counters => whole(COUNTERS),
             Place::Cache { layer } => whole(CACHES + u64::from(*layer)),
             _ => whole(others + u64::from(id.0)),
         }

@@ -70,6 +70,10 @@ pub enum Argument {
     Order {
         layer: u32,
     },
+    /// What the kernel works in.
+    Scratch,
+    /// Counters of the kernel.
+    Counters,
 }
 
 /// Choose for one op.
@@ -103,10 +107,13 @@ pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
         Some(_) => found.and_then(|(kernel, arguments)| Some((on_gpu(scope, kernel)?, arguments))),
         None => found,
     };
-    let (kernel, arguments) = found.ok_or_else(|| CompileError::NoTemplate {
+    let (kernel, mut arguments) = found.ok_or_else(|| CompileError::NoTemplate {
         target: scope.target.name.clone(),
         ops: vec![format!("sail.{name}")],
     })?;
+    if kernel.scratch().is_some() {
+        arguments.extend([Argument::Scratch, Argument::Counters]);
+    }
     assert_eq!(
         kernel.arguments().len(),
         arguments.len(),

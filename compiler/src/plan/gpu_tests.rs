@@ -1,7 +1,7 @@
 //! Planning for a CUDA target.
 
 use sail_ir::Scheme;
-use sail_ir::plan::{Count, Plan};
+use sail_ir::plan::{Count, Place, Plan, Step};
 use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 
@@ -117,4 +117,37 @@ func.func @decode(%ids: tensor<?xi32>) -> tensor<?x8xbf16> {
     assert_eq!(weight.bytes, 32 * Scheme::Bf16.row_bytes(8));
     let (_, kernel) = plan.kernels.iter().next().unwrap();
     assert_eq!(kernel.symbol, "embed_packed.bf16.w8.p64");
+}
+
+#[test]
+fn attention_of_few_rows_has_scratch_of_its_own_and_counters_that_all_share() {
+    let plan = planned(
+        r#"
+func.func @decode(%ids: tensor<?xi32>, %rows: tensor<?x2xi32>) -> tensor<?x256xbf16> {
+  %table = "sail.weight"() {join = "one", paths = ["t"]} : () -> tensor<24x256xbf16>
+  %q = "sail.embed"(%ids, %table) : (tensor<?xi32>, tensor<24x256xbf16>) -> tensor<?x256xbf16>
+  %cache = "sail.cache"() {head_dim = 128 : i64, kv_heads = 1 : i64, layer = 0 : i64} : () -> !sail.kv_cache<[1, 128]>
+  %next = "sail.cache"() {head_dim = 128 : i64, kv_heads = 1 : i64, layer = 1 : i64} : () -> !sail.kv_cache<[1, 128]>
+  %x = "sail.attention"(%q, %cache, %rows) : (tensor<?x256xbf16>, !sail.kv_cache<[1, 128]>, tensor<?x2xi32>) -> tensor<?x256xbf16>
+  %y = "sail.attention"(%x, %next, %rows) : (tensor<?x256xbf16>, !sail.kv_cache<[1, 128]>, tensor<?x2xi32>) -> tensor<?x256xbf16>
+  return %y : tensor<?x256xbf16>
+}"#,
+    )
+    .unwrap();
+    let function = plan.function("decode").unwrap();
+    let steps: Vec<_> = function.steps.iter().map(|(_, step)| step).collect();
+    let [_, first, second] = steps[..] else { panic!("three steps") };
+    let own = |step: &Step| {
+        let buffers = step.arguments[5..].iter().map(|id| &function.buffers[*id]);
+        buffers.map(|buffer| (buffer.place.clone(), buffer.bytes.per_row)).collect::<Vec<_>>()
+    };
+    let [(Place::Arena { .. }, scratch), (Place::Counters, counters)] = own(first)[..] else {
+        panic!("{:?}", own(first));
+    };
+    // 64 blocks at most, two vectors each: 128 sums, the largest score, the sum of weights.
+    assert_eq!((scratch, counters), (64 * 2 * 4 * 132, 4));
+    assert_eq!(own(second)[1], (Place::Counters, 4));
+    assert_eq!(second.waits.len(), 1);
+    assert_eq!(plan.kernels[first.kernel].writes, [4, 5, 6]);
+    plan.verify().unwrap();
 }

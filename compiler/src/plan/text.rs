@@ -86,6 +86,7 @@ fn place(place: &Place) -> (String, Option<String>) {
         Place::Control { field } => (format!("control {field:?}").to_lowercase(), None),
         Place::Port { port } => (format!("port {port:?}").to_lowercase(), None),
         Place::Tap { name } => (format!("tap {name}"), None),
+        Place::Counters => ("counters".to_owned(), None),
         Place::Choice { layer, of } => (format!("choice {layer} of {of}"), None),
     }
 }

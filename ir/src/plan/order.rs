@@ -55,12 +55,15 @@ fn clash(
     )
 }
 
-/// Ports, taps, choices and caches: any two steps that touch one, one of them writing, are ordered.
+/// Ports, taps, choices, counters and caches: any two steps that touch one, one of them writing, are ordered.
 fn outside_the_arena(checked: &Checked, uses: &Uses, before: &Before) -> Result<(), PlanError> {
     let mut merged: Vec<(&Place, &str, Use)> = Vec::new();
     for (id, buffer) in checked.function.buffers.iter() {
-        let (Place::Cache { .. } | Place::Port { .. } | Place::Tap { .. } | Place::Choice { .. }) =
-            buffer.place
+        let (Place::Cache { .. }
+        | Place::Port { .. }
+        | Place::Tap { .. }
+        | Place::Choice { .. }
+        | Place::Counters) = buffer.place
         else {
             continue;
         };

@@ -142,6 +142,30 @@ fn ids_and_rows_are_written_by_the_last_step_alone() {
 }
 
 #[test]
+fn only_kernels_of_a_cuda_target_count() {
+    let counters = |plan: &mut Plan| {
+        let buffer = &mut decode(plan).buffers[BufferId(2)];
+        *buffer = Buffer { place: Place::Counters, ..buffer.clone() };
+    };
+    assert_eq!(broken(counters), "plan.called_right");
+    let on_cuda = broken(|plan| {
+        counters(plan);
+        let kernels = plan.kernels.iter().map(|(_, kernel)| Kernel {
+            cuda: Some(Cuda {
+                entry: "k".to_owned(),
+                threads: 32,
+                shared_bytes: 0,
+                cluster: 1,
+                tensor_maps: Vec::new(),
+            }),
+            ..kernel.clone()
+        });
+        plan.kernels = kernels.collect();
+    });
+    assert_eq!(on_cuda, "none");
+}
+
+#[test]
 fn kernels_and_weights_end_inside_their_sections() {
     assert_eq!(small().verify_inside(32, 1792).unwrap_err().rule, "plan.inside");
     assert_eq!(small().verify_inside(48, 1791).unwrap_err().rule, "plan.inside");

@@ -208,7 +208,8 @@ impl Checked<'_> {
                 Place::Cache { .. }
                 | Place::Control { .. }
                 | Place::Port { .. }
-                | Place::Tap { .. } => {}
+                | Place::Tap { .. }
+                | Place::Counters => {}
             }
         }
         Ok(())
@@ -218,7 +219,9 @@ impl Checked<'_> {
     fn holds_its_rows(&self, id: BufferId, buffer: &Buffer) -> Result<(), PlanError> {
         // Ports, the control block and the cache are sized by the runtime, packed weights by
         // their scheme.
-        let (Place::Arena { .. } | Place::Tap { .. } | Place::Choice { .. }) = buffer.place else {
+        let (Place::Arena { .. } | Place::Tap { .. } | Place::Choice { .. } | Place::Counters) =
+            buffer.place
+        else {
             return Ok(());
         };
         let row = buffer
@@ -330,6 +333,11 @@ impl Checked<'_> {
                 let because = format!("there is no buffer {unknown}");
                 return self.refuse("plan.called_right", what(), because);
             }
+            let counts = |id: &BufferId| self.function.buffers[*id].place == Place::Counters;
+            if kernel.cuda.is_none() && step.arguments.iter().any(counts) {
+                let because = format!("`{}` is no CUDA kernel and takes counters", kernel.symbol);
+                return self.refuse("plan.called_right", what(), because);
+            }
             let grid = step.grid;
             if grid.per == 0 || grid.rows_per_block == 0 || grid.columns == 0 || grid.run == 0 {
                 return self.refuse("plan.called_right", what(), format!("its grid is {grid:?}"));
@@ -355,7 +363,8 @@ impl Checked<'_> {
                 Place::Arena { .. }
                 | Place::Cache { .. }
                 | Place::Tap { .. }
-                | Place::Choice { .. } => true,
+                | Place::Choice { .. }
+                | Place::Counters => true,
                 Place::Port { port } => !matches!(port, Port::Pixels),
                 // Nothing of the call comes after: it becomes the control block of the next call.
                 Place::Control { field } => {

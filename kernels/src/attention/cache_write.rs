@@ -50,8 +50,7 @@ impl Kernel for CacheWrite {
     }
 
     fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
-        let plain = self.layout.scheme == CacheScheme::Bf16;
-        plain.then(|| -> Box<dyn Kernel> { Box::new(super::nvptx::cache_write(self)) })
+        Some(Box::new(super::nvptx::cache_write(self)))
     }
 
     fn cost(&self) -> Cost {

@@ -1,8 +1,8 @@
 //! The inner kernel of attention for CUDA targets: a warp holds 16 query vectors (one head of one row
-//! each) against pages of 64 positions that stand in shared memory, one after the other, the softmax
+//! each) against runs of positions that stand in shared memory, one after the other, the softmax
 //! carried along in registers.
 //!
-//! Scores are products of 16 vectors by 64 keys; as they stand in the threads, the weights they become
+//! Scores are products of 16 vectors by the keys of a run; as they stand in the threads, the weights they become
 //! are the left side of the product with the values. Rows of shared memory are 16 bytes longer than
 //! what they hold: eight of them then lie in different banks.
 
@@ -21,6 +21,8 @@ const UNIT: u64 = 16;
 #[derive(Debug, Clone, Copy)]
 pub struct Flash {
     pub head_dim: u32,
+    /// Positions of a run: a multiple of 16 that divides a page.
+    pub positions: u64,
 }
 
 /// What a warp has of its vectors: sums of weighted values (tile `d` of eight values: rows g and g + 8),
@@ -40,6 +42,12 @@ pub struct Source<'c> {
 }
 
 impl Flash {
+    /// Runs of whole pages.
+    #[must_use]
+    pub fn of_pages(head_dim: u32) -> Self {
+        Self { head_dim, positions: PAGE }
+    }
+
     /// Values of a row, the last ones zeros.
     #[must_use]
     pub fn padded(self) -> u64 {
@@ -51,9 +59,10 @@ impl Flash {
         2 * self.padded() + UNIT
     }
 
+    /// Bytes of the keys or the values of a run.
     #[must_use]
-    pub fn page_bytes(self) -> u64 {
-        PAGE * self.row_bytes()
+    pub fn run_bytes(self) -> u64 {
+        self.positions * self.row_bytes()
     }
 
     /// Bytes that heads side by side are aligned to.
@@ -95,16 +104,16 @@ impl Flash {
         });
     }
 
-    /// Ask for the rows of a page. Rows that there are not are zeros: whatever weight nothing has, it
+    /// Ask for the rows of a run. Rows that there are not are zeros: whatever weight nothing has, it
     /// is nothing.
-    pub fn ask_page<'c>(
+    pub fn ask_run<'c>(
         self,
         k: &mut Builder<'c>,
         team: (Index<'c>, u32),
         to: Ptr<'c>,
         source: Source<'c>,
     ) {
-        self.ask_rows(k, team, (to, PAGE, source.piece), |k, row| {
+        self.ask_rows(k, team, (to, self.positions, source.piece), |k, row| {
             let start = k.mul_constant(row, source.stride);
             let from = k.at_bytes(source.first, start);
             let has = k.less(row, source.rows);
@@ -129,24 +138,26 @@ impl Flash {
         k.at_bytes(rows, place)
     }
 
-    /// Weights of the page at `keys` for the vectors at `queries`, as operands for the values, and the
-    /// state that values may be added to. `seen` is the number in the page of the last position that
-    /// rows g and g + 8 see; less than 0 for none.
+    /// Weights of the run at `keys` for the vectors at `queries`, as operands for the values, and the
+    /// state that values may be added to. `seen` is the number in the run of the last position that
+    /// rows g and g + 8 see; less than 0 for none. `scales` are those of the keys and of the values
+    /// (f32), where they have some: the former meet the scores, the latter the weights before these are
+    /// rounded.
     pub fn weigh<'c>(
         self,
         k: &mut Builder<'c>,
-        [queries, keys]: [Ptr<'c>; 2],
+        ([queries, keys], scales): ([Ptr<'c>; 2], Option<[Ptr<'c>; 2]>),
         seen: [I32<'c>; 2],
         (mut sums, most, mut totals): State<'c>,
     ) -> (Vec<[I32<'c>; 4]>, State<'c>) {
         let queries = self.lane_place(k, queries, false);
         let keys = self.lane_place(k, keys, true);
         let zero = k.f32(0.0);
-        let mut scores = vec![[zero; 4]; PAGE as usize / 8];
+        let mut scores = vec![[zero; 4]; self.positions as usize / 8];
         for step in 0..self.padded() / 16 {
             let place = k.at_bytes_constant(queries, 32 * step);
             let a = k.load_matrices(place, Matrices::Four, false);
-            for pair in 0..PAGE / 16 {
+            for pair in 0..self.positions / 16 {
                 let place = k.at_bytes_constant(keys, 16 * pair * self.row_bytes() + 32 * step);
                 let b = k.load_matrices(place, Matrices::Four, false);
                 for half in 0..2 {
@@ -159,12 +170,24 @@ impl Flash {
 
         let lane = k.lane_id();
         let q = k.rem_constant(lane, 4);
-        let column = k.mul_constant(q, 2);
-        let column = k.i32_of(column);
+        let first = k.mul_constant(q, 2);
+        let column = k.i32_of(first);
+        let scales_of = |k: &mut Builder<'c>, which: usize, tile: usize| {
+            scales.map(|scales| {
+                let place = k.at::<F32>(scales[which], first);
+                let place = k.at_bytes_constant(place, 32 * tile as u64);
+                let both = k.load_whole::<F32>(place, 2);
+                k.lanes_of(both)
+            })
+        };
         let least = k.f32(f32::NEG_INFINITY);
         let mut newest = most;
         for (tile, score) in scores.iter_mut().enumerate() {
+            let scales = scales_of(k, 0, tile);
             for (at, score) in score.iter_mut().enumerate() {
+                if let Some(scales) = &scales {
+                    *score = k.mul(*score, scales[at % 2]);
+                }
                 let position = k.i32(8 * tile as i32 + at as i32 % 2);
                 let position = k.add(column, position);
                 let visible = k.less_equal(position, seen[at / 2]);
@@ -197,6 +220,12 @@ impl Flash {
                 }
             }
         }
+        for (tile, weight) in weights.iter_mut().enumerate() {
+            let Some(scales) = scales_of(k, 1, tile) else { break };
+            for (at, weight) in weight.iter_mut().enumerate() {
+                *weight = k.mul(*weight, scales[at % 2]);
+            }
+        }
         let operands = weights
             .chunks_exact(2)
             .map(|pair| {
@@ -212,7 +241,7 @@ impl Flash {
         (operands, (sums, newest, totals))
     }
 
-    /// Add the weighted values of a page.
+    /// Add the weighted values of a run.
     pub fn add_values<'c>(
         self,
         k: &mut Builder<'c>,

@@ -3,6 +3,7 @@
 
 use super::flash::{Flash, PAGE, Source, State, VECTORS};
 use super::flash_alone::alone;
+use super::flash_run::{Place, Runs, Seen};
 use super::nvptx::{PlainPage, PlainPool};
 use super::page::TokenRow;
 use super::{Attention, TileAttention};
@@ -23,30 +24,30 @@ const BLOCK: u32 = WARPS * VECTORS;
 /// Most rows of calls in which rows are taken alone.
 const FEW_ROWS: u32 = 64;
 
-/// [`Attention`] for calls of at most `most_rows` rows; `None` where there is no code for the cache's
-/// scheme or the heads' sizes.
+/// [`Attention`] for calls of at most `most_rows` rows; `None` where there is no code for the heads'
+/// sizes.
 #[must_use]
 pub fn attention(problem: &Attention, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
     let group = problem.heads.checked_div(problem.kv_heads).filter(|group| *group > 0)?;
-    let fits = problem.layout.scheme == CacheScheme::Bf16
-        && problem.heads.is_multiple_of(problem.kv_heads)
+    let fits = problem.heads.is_multiple_of(problem.kv_heads)
         && problem.layout.head_dim.is_multiple_of(2)
         && group <= BLOCK;
     if !fits {
         return None;
     }
-    let flash = Flash { head_dim: problem.layout.head_dim };
     if most_rows <= FEW_ROWS && group <= VECTORS {
-        return Some(Box::new(alone(problem, flash)));
+        return alone(problem, target).map(|kernel| Box::new(kernel) as Box<dyn Kernel>);
     }
     if let Some(by_warpgroups) = super::wgmma::attention(problem, target, most_rows) {
         return Some(by_warpgroups);
     }
+    let flash = Flash::of_pages(problem.layout.head_dim);
+    let runs = Runs { flash, page: PlainPage::of(problem.layout) };
     let rows = BLOCK / group;
     let grid = crate::kernel::Rows::TOKENS.grid(rows, problem.kv_heads);
-    let block = ThreadBlock::of(WARPS * WARP).with_shared(together_bytes(flash));
+    let block = ThreadBlock::of(WARPS * WARP).with_shared(together_bytes(runs));
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
-        write_together(k, (kernel.problem(), &kernel.grid()), flash, group);
+        write_together(k, (kernel.problem(), &kernel.grid()), runs, group);
         Ok(())
     });
     Some(Box::new(kernel.named("together".to_owned())))
@@ -56,14 +57,14 @@ pub fn attention(problem: &Attention, target: &Target, most_rows: u32) -> Option
 fn write_together<'c>(
     k: &mut Builder<'c>,
     (problem, grid): (&Attention, &Grid),
-    flash: Flash,
+    runs: Runs,
     group: u32,
 ) {
     let [q, cache, row_list, page_table, y] = k.arguments::<5>();
     let Attention { heads, kv_heads, layout, .. } = *problem;
-    let page = PlainPage { head_dim: layout.head_dim };
+    let Runs { flash, page } = runs;
     let pool = PlainPool { page, kv_heads, page_table, cache };
-    let places = Places::carve(k, flash);
+    let places = Places::carve(k, runs);
     k.for_this_block(grid, |k, block| {
         let head = block.first_column;
         let vector = |k: &mut Builder<'c>, base, number| {
@@ -108,12 +109,13 @@ fn write_together<'c>(
                 |_| (start, kept),
                 |k| {
                     let limits = my_rows.map(|mine| limit(k, mine, [start, row.at], row.position));
-                    let source = |k: &mut Builder<'c>, number, values: bool| {
+                    let ask = |k: &mut Builder<'c>, number: Index<'c>, rows, values: bool| {
                         let block = pool.block(k, row.slot, number, head);
-                        let skipped = if values { page.keys_bytes() } else { 0 };
-                        (k.at_bytes_constant(block, skipped), 2 * page.pitch(), 16)
+                        let seen = Seen { block, first: k.index(0), rows };
+                        let team = (k.thread(), k.threads());
+                        places.run.ask(k, team, seen, values);
                     };
-                    let state = walk(k, (flash, places), row.position, limits, state, source);
+                    let state = walk(k, places, row.position, limits, state, ask);
                     (next, state)
                 },
             )
@@ -131,25 +133,28 @@ pub fn tile_attention(problem: &TileAttention) -> Option<Box<dyn Kernel>> {
     if !problem.head_dim.is_multiple_of(2) {
         return None;
     }
-    let flash = Flash { head_dim: problem.head_dim };
+    let flash = Flash::of_pages(problem.head_dim);
+    let page = PlainPage { head_dim: problem.head_dim, scheme: CacheScheme::Bf16 };
+    let runs = Runs { flash, page };
     let blocks = problem.patches.div_ceil(BLOCK);
     let images = crate::kernel::Rows { count: Count::Images, per: 1 };
     let grid = images.grid(1, problem.heads * blocks);
-    let block = ThreadBlock::of(WARPS * WARP).with_shared(together_bytes(flash));
+    let block = ThreadBlock::of(WARPS * WARP).with_shared(together_bytes(runs));
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
-        write_tile(k, (kernel.problem(), &kernel.grid()), flash);
+        write_tile(k, (kernel.problem(), &kernel.grid()), runs);
         Ok(())
     });
     Some(Box::new(kernel))
 }
 
 /// A block of patches with one head of one image tile.
-fn write_tile<'c>(k: &mut Builder<'c>, (problem, grid): (&TileAttention, &Grid), flash: Flash) {
+fn write_tile<'c>(k: &mut Builder<'c>, (problem, grid): (&TileAttention, &Grid), runs: Runs) {
     let [qkv, y] = k.arguments::<2>();
     let TileAttention { patches, heads, head_dim, .. } = *problem;
     let blocks = u64::from(patches.div_ceil(BLOCK));
     let width = u64::from(heads) * u64::from(head_dim);
-    let places = Places::carve(k, flash);
+    let flash = runs.flash;
+    let places = Places::carve(k, runs);
     k.for_this_block(grid, |k, block| {
         // Blocks of a head follow each other: they share its keys and values.
         let head = k.div_constant(block.first_column, blocks);
@@ -181,11 +186,16 @@ fn write_tile<'c>(k: &mut Builder<'c>, (problem, grid): (&TileAttention, &Grid),
         let last = k.index(u64::from(patches) - 1);
         let limits = [last; 2];
         let opened = flash.open(k);
-        let state = walk(k, (flash, places), last, limits, opened, |k, number, values| {
+        let state = walk(k, places, last, limits, opened, |k, number, rows, values| {
             let row = k.mul_constant(number, PAGE);
             let row = row_at(k, qkv, row, 6 * width);
             let part = if values { 4 * width } else { 2 * width };
-            (k.at_bytes_constant(row, part), 6 * width, flash.piece())
+            let first = k.at_bytes_constant(row, part);
+            let skipped = if values { flash.run_bytes() } else { 0 };
+            let to = k.at_bytes_constant(places.run.start, skipped);
+            let team = (k.thread(), k.threads());
+            let source = Source { first, stride: 6 * width, piece: flash.piece(), rows };
+            flash.ask_run(k, team, to, source);
         });
 
         k.note("3 results");
@@ -200,20 +210,19 @@ fn write_tile<'c>(k: &mut Builder<'c>, (problem, grid): (&TileAttention, &Grid),
 #[derive(Clone, Copy)]
 struct Places<'c> {
     queries: Ptr<'c>,
-    keys: Ptr<'c>,
-    values: Ptr<'c>,
+    /// A page.
+    run: Place<'c>,
 }
 
 impl<'c> Places<'c> {
-    fn carve(k: &mut Builder<'c>, flash: Flash) -> Self {
-        let queries = k.shared(u64::from(BLOCK) * flash.row_bytes(), 128);
-        let [keys, values] = [0, 1].map(|_| k.shared(flash.page_bytes(), 128));
-        Self { queries, keys, values }
+    fn carve(k: &mut Builder<'c>, runs: Runs) -> Self {
+        let queries = k.shared(u64::from(BLOCK) * runs.flash.row_bytes(), 128);
+        Self { queries, run: Place { runs, start: k.shared(runs.bytes(), 128) } }
     }
 }
 
-fn together_bytes(flash: Flash) -> u32 {
-    let parts = [u64::from(BLOCK) * flash.row_bytes(), flash.page_bytes(), flash.page_bytes()];
+fn together_bytes(runs: Runs) -> u32 {
+    let parts = [u64::from(BLOCK) * runs.flash.row_bytes(), runs.bytes()];
     parts.map(|bytes| bytes.next_multiple_of(128)).iter().sum::<u64>() as u32
 }
 
@@ -240,29 +249,28 @@ fn limit<'c>(
     k.select(inside, own, none)
 }
 
-/// Let the block's vectors see positions up to `last`, each up to its limit; `source` gives the first
-/// row, the stride and the alignment of the keys or the values of a page.
+/// Let the block's vectors see positions up to `last`, each up to its limit; `ask` asks for the keys or
+/// the values of a page, of which there are so many rows.
 ///
 /// While a page's scores are computed its values are on their way, while its values are added the keys
 /// of the next.
 fn walk<'c>(
     k: &mut Builder<'c>,
-    (flash, places): (Flash, Places<'c>),
+    places: Places<'c>,
     last: Index<'c>,
     limits: [Index<'c>; 2],
     state: State<'c>,
-    source: impl Fn(&mut Builder<'c>, Index<'c>, bool) -> (Ptr<'c>, u64, u32),
+    ask: impl Fn(&mut Builder<'c>, Index<'c>, Index<'c>, bool),
 ) -> State<'c> {
+    let flash = places.run.runs.flash;
     let ask = |k: &mut Builder<'c>, number: Index<'c>, values: bool| {
-        let team = (k.thread(), k.threads());
-        let (first, stride, piece) = source(k, number, values);
         let base = k.mul_constant(number, PAGE);
         let rows = k.sub(last, base);
         let rows = k.add_constant(rows, 1);
-        let to = if values { places.values } else { places.keys };
-        flash.ask_page(k, team, to, Source { first, stride, piece, rows });
+        ask(k, number, rows, values);
         k.commit_copies();
     };
+    let team = (k.thread(), k.threads());
     let warp = k.warp();
     let start = k.mul_constant(warp, u64::from(VECTORS) * flash.row_bytes());
     let queries = k.at_bytes(places.queries, start);
@@ -272,19 +280,22 @@ fn walk<'c>(
     k.fold(zero, pages, 1, state, |k, number, state| {
         k.wait_for_copies(0);
         k.barrier();
+        let keys = places.run.bf16(k, team, false, Builder::barrier);
         ask(k, number, true);
         let base = k.mul_constant(number, PAGE);
         let seen = limits.map(|limit| {
             let seen = k.sub(limit, base);
             k.i32_of(seen)
         });
-        let (weights, state) = flash.weigh(k, [queries, places.keys], seen, state);
+        let scales = places.run.scales(k);
+        let (weights, state) = flash.weigh(k, ([queries, keys], scales), seen, state);
         k.wait_for_copies(0);
         k.barrier();
+        let values = places.run.bf16(k, team, true, Builder::barrier);
         let next = k.add_constant(number, 1);
         let more = k.less(next, pages);
         k.when(more, |k| ask(k, next, false));
-        flash.add_values(k, places.values, &weights, state)
+        flash.add_values(k, values, &weights, state)
     })
 }
 

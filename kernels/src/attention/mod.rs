@@ -7,8 +7,11 @@ pub mod cache_write;
 mod flash;
 mod flash_alone;
 mod flash_block;
+mod flash_join;
+mod flash_run;
 #[cfg(test)]
 mod flash_tests;
+mod heads;
 mod int8;
 pub mod nvptx;
 pub mod page;

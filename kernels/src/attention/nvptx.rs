@@ -2,12 +2,14 @@
 //! row. Keys and values stand in the pages as [`PlainPage`] says.
 
 use sail_ir::plan::{Grid, PAGE_POSITIONS};
+use sail_ir::scheme::CacheScheme;
 
+use super::heads::{Entry, Halves, Pair, Share, half_piece};
 use super::page::TokenRow;
 use super::rope::turned;
 use super::{CacheWrite, PageLayout, QkNormRopeWrite, Rope};
 use crate::emit::gpu::{Team, WARP};
-use crate::emit::{Bf16, Builder, Index, Piece, Ptr};
+use crate::emit::{Bf16, Builder, Index, Ptr};
 use crate::gpu::OnGpu;
 use crate::kernel::{EmitError, Kernel, Rows, ThreadBlock};
 use crate::norm::nvptx::root_of_mean;
@@ -17,40 +19,57 @@ use crate::rows::{index_at, row_at};
 const HEADS_PER_BLOCK: u32 = 4;
 
 /// Where keys and values stand in the cache of a CUDA target: `[page][kv head]` blocks, in each the
-/// keys, then the values, `[position][e']` with `e'` = `head_dim` rounded up to a multiple of 16.
+/// keys, then the values, `[position][e']` with `e'` = `head_dim` rounded up to a multiple of 16; of
+/// bytes then the scales, `[key, value][position]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlainPage {
     pub head_dim: u32,
+    pub scheme: CacheScheme,
 }
 
 impl PlainPage {
-    /// Values from one position to the next: `e'`.
     #[must_use]
-    pub fn pitch(self) -> u64 {
-        u64::from(self.head_dim).next_multiple_of(16)
+    pub fn of(PageLayout { head_dim, scheme }: PageLayout) -> Self {
+        Self { head_dim, scheme }
+    }
+
+    /// Bytes from one position to the next: `e'` values.
+    #[must_use]
+    pub fn row_bytes(self) -> u64 {
+        u64::from(self.head_dim).next_multiple_of(16) * self.scheme.value_bytes()
     }
 
     /// Bytes of the keys; the values follow them and are as large.
     #[must_use]
     pub fn keys_bytes(self) -> u64 {
-        2 * u64::from(PAGE_POSITIONS) * self.pitch()
+        u64::from(PAGE_POSITIONS) * self.row_bytes()
     }
 
     #[must_use]
     pub fn block_bytes(self) -> u64 {
-        2 * self.keys_bytes()
+        self.scheme.block_bytes(self.head_dim).expect("a head of a checked model")
     }
 
     /// Byte in the block of value `i` of the key at `position` of its page.
     #[must_use]
     pub fn key_offset(self, position: u64, i: u64) -> u64 {
-        2 * (position * self.pitch() + i)
+        position * self.row_bytes() + i * self.scheme.value_bytes()
     }
 
     /// Byte in the block of value `i` of the value at `position` of its page.
     #[must_use]
     pub fn value_offset(self, position: u64, i: u64) -> u64 {
         self.keys_bytes() + self.key_offset(position, i)
+    }
+
+    /// Bytes in the block of the scales of the key and of the value at `position` of its page.
+    ///
+    /// # Panics
+    ///
+    /// When the scheme has none.
+    #[must_use]
+    pub fn scale_offsets(self, position: u64) -> [u64; 2] {
+        PageLayout { head_dim: self.head_dim, scheme: self.scheme }.scale_offsets(position)
     }
 }
 
@@ -82,13 +101,12 @@ impl<'c> PlainPool<'c> {
         k.at_bytes(self.cache, start)
     }
 
-    /// Where the key of kv head `head` of a row goes; its value goes `keys_bytes` further.
-    fn place(&self, k: &mut Builder<'c>, row: TokenRow<'c>, head: Index<'c>) -> Ptr<'c> {
+    /// Where the key and the value of kv head `head` of a row go.
+    fn entry(&self, k: &mut Builder<'c>, row: TokenRow<'c>, head: Index<'c>) -> Entry<'c> {
         let number = k.div_constant(row.position, PAGE_POSITIONS.into());
         let within = k.rem_constant(row.position, PAGE_POSITIONS.into());
         let block = self.block(k, row.slot, number, head);
-        let start = k.mul_constant(within, 2 * self.page.pitch());
-        k.at_bytes(block, start)
+        Entry { page: self.page, block, within }
     }
 }
 
@@ -119,25 +137,10 @@ fn for_warp_head<'c>(
     });
 }
 
-/// Values of a piece of half a head: as many as let most threads of the warp take part.
-fn half_piece(half: u32) -> u32 {
-    let most = (half / WARP).clamp(1, 8);
-    let twos = 1 << half.trailing_zeros().min(3);
-    twos.min(1 << most.ilog2())
-}
-
 /// The head numbered `head` of the heads of `head_dim` at `row`.
 fn head_at<'c>(k: &mut Builder<'c>, row: Ptr<'c>, head: Index<'c>, head_dim: u32) -> Ptr<'c> {
     let first = k.mul_constant(head, head_dim.into());
     k.at::<Bf16>(row, first)
-}
-
-/// Copy the head at `from` to `to`, by the warp.
-fn copy_head<'c>(k: &mut Builder<'c>, [from, to]: [Ptr<'c>; 2], head_dim: u32) {
-    k.fold_pieces_of(Team::Warp, head_dim.into(), half_piece(head_dim / 2), (), |k, piece, ()| {
-        let values = k.read::<Bf16>(from, piece);
-        k.write(to, piece, values);
-    });
 }
 
 /// [`Rope`] for a GPU.
@@ -172,18 +175,20 @@ pub fn rope(problem: &Rope) -> OnGpu<Rope> {
 #[must_use]
 pub fn cache_write(problem: &CacheWrite) -> OnGpu<CacheWrite> {
     OnGpu::new(problem, grid_of(problem.kv_heads), block(), |kernel, k| {
-        let CacheWrite { kv_heads, layout: PageLayout { head_dim, .. } } = *kernel.problem();
-        even(kernel, head_dim)?;
+        let CacheWrite { kv_heads, layout } = *kernel.problem();
+        even(kernel, layout.head_dim)?;
         let [keys, values, rows, page_table, cache] = k.arguments::<5>();
-        let page = PlainPage { head_dim };
+        let page = PlainPage::of(layout);
         let pool = PlainPool { page, kv_heads, page_table, cache };
+        let halves = Halves::of(layout.head_dim);
         for_warp_head(k, (kernel.grid(), kv_heads), rows, |k, row, head| {
-            let key_to = pool.place(k, row, head);
-            let value_to = k.at_bytes_constant(key_to, page.keys_bytes());
-            for (matrix, to) in [(keys, key_to), (values, value_to)] {
-                let from = row_at(k, matrix, row.at, kv_heads * head_dim);
-                let from = head_at(k, from, head, head_dim);
-                copy_head(k, [from, to], head_dim);
+            let entry = pool.entry(k, row, head);
+            let shares = halves.shares(k);
+            for (part, matrix) in [keys, values].into_iter().enumerate() {
+                let from = row_at(k, matrix, row.at, kv_heads * layout.head_dim);
+                let from = head_at(k, from, head, layout.head_dim);
+                let head = halves.load(k, &shares, from);
+                entry.put(k, part, halves, (&shares, &head));
             }
         });
         Ok(())
@@ -191,88 +196,102 @@ pub fn cache_write(problem: &CacheWrite) -> OnGpu<CacheWrite> {
 }
 
 /// [`QkNormRopeWrite`] for a GPU.
+///
+/// What no kernel writes (the row's position and place, the norm's weights, the angles) is asked for
+/// before the product ahead of this has ended; after it a head is read once.
 #[must_use]
 pub fn qk_norm_rope_write(problem: &QkNormRopeWrite) -> OnGpu<QkNormRopeWrite> {
     let grid = grid_of(problem.heads + 2 * problem.kv_heads);
-    OnGpu::new(problem, grid, block(), |kernel, k| {
-        let QkNormRopeWrite { heads, kv_heads, layout: PageLayout { head_dim, .. }, .. } =
-            *kernel.problem();
+    let block = ThreadBlock { waits_itself: true, ..block() };
+    OnGpu::new(problem, grid, block, |kernel, k| {
+        let QkNormRopeWrite { heads, kv_heads, layout, eps } = *kernel.problem();
+        let head_dim = layout.head_dim;
         even(kernel, head_dim)?;
         let [qkv, q_norm, k_norm, table, rows, page_table, q_out, cache] = k.arguments::<8>();
-        let page = PlainPage { head_dim };
+        let page = PlainPage::of(layout);
         let pool = PlainPool { page, kv_heads, page_table, cache };
         let all = heads + 2 * kv_heads;
+        let halves = Halves::of(head_dim);
+        k.let_successor_start();
         for_warp_head(k, (kernel.grid(), all), rows, |k, row, head| {
-            let from = row_at(k, qkv, row.at, all * head_dim);
-            let from = head_at(k, from, head, head_dim);
-            let angles = row_at(k, table, row.position, head_dim);
+            k.note("1 what no kernel writes");
+            let shares = halves.shares(k);
             let queries = k.index(heads.into());
             let is_query = k.less(head, queries);
+            let norm = k.choose(is_query, |_| q_norm, |_| k_norm);
+            let weights = halves.load(k, &shares, norm);
+            let cosines = row_at(k, table, row.position, head_dim);
+            let angles = halves.load(k, &shares, cosines);
+            let (kv, zero) = (k.sub(head, queries), k.index(0));
+            let kv = k.max(kv, zero);
+            let keys = k.index(kv_heads.into());
+            let kv_head = k.rem_constant(kv, kv_heads.into());
+            let is_key = k.less(kv, keys);
+            let entry = pool.entry(k, row, kv_head);
+            let from = row_at(k, qkv, row.at, all * head_dim);
+            let from = head_at(k, from, head, head_dim);
+            k.wait_for_predecessor();
+
+            k.note("2 norm, turn, write");
+            let x = halves.load(k, &shares, from);
+            let no_value = k.or(is_query, is_key);
             k.choose(
-                is_query,
+                no_value,
                 |k| {
-                    let to = row_at(k, q_out, row.at, heads * head_dim);
-                    let to = head_at(k, to, head, head_dim);
-                    norm_and_turn(k, kernel.problem(), [from, q_norm, angles, to]);
-                },
-                |k| {
-                    let head = k.sub(head, queries);
-                    let keys = k.index(kv_heads.into());
-                    let is_key = k.less(head, keys);
+                    let turned = norm_and_turn(k, (halves, eps), &shares, [&x, &weights, &angles]);
                     k.choose(
-                        is_key,
+                        is_query,
                         |k| {
-                            let to = pool.place(k, row, head);
-                            norm_and_turn(k, kernel.problem(), [from, k_norm, angles, to]);
+                            let to = row_at(k, q_out, row.at, heads * head_dim);
+                            let to = head_at(k, to, head, head_dim);
+                            halves.store(k, (&shares, &turned), to);
                         },
-                        |k| {
-                            let head = k.sub(head, keys);
-                            let to = pool.place(k, row, head);
-                            let to = k.at_bytes_constant(to, page.keys_bytes());
-                            copy_head(k, [from, to], head_dim);
-                        },
+                        |k| entry.put(k, 0, halves, (&shares, &turned)),
                     );
                 },
+                |k| entry.put(k, 1, halves, (&shares, &x)),
             );
         });
+        // Warps without a head, too: who comes after this kernel trusts that all before it has ended.
+        k.wait_for_predecessor();
         Ok(())
     })
 }
 
-/// One head from `x` to `y`, by the warp.
+/// A head, normalised and turned, rounded once; by the warp.
 fn norm_and_turn<'c>(
     k: &mut Builder<'c>,
-    problem: &QkNormRopeWrite,
-    [x, weight, cosines, y]: [Ptr<'c>; 4],
-) {
-    let QkNormRopeWrite { layout: PageLayout { head_dim, .. }, eps, .. } = *problem;
-    let half = head_dim / 2;
-    let width = half_piece(half);
-    let sines = k.at_bytes_constant(cosines, head_dim.into());
-    let across = [x, weight, y].map(|low| k.at_bytes_constant(low, head_dim.into()));
-
-    let none = k.f32(0.0);
-    let squares = k.fold_pieces_of(Team::Warp, half.into(), width, none, |k, piece, sum| {
-        let both = [x, across[0]].map(|half| k.read_widened(half, piece));
-        let values: Vec<_> = both.into_iter().flat_map(|half| k.lanes_of(half)).collect();
-        values.into_iter().fold(sum, |sum, value| k.fma(value, value, sum))
-    });
+    (halves, eps): (Halves, f64),
+    shares: &[Share<'c>],
+    [x, weights, angles]: [&Vec<Pair<'c>>; 3],
+) -> Vec<Pair<'c>> {
+    let mut squares = k.f32(0.0);
+    for (share, pair) in shares.iter().zip(x) {
+        for half in pair {
+            let half = k.widen(*half);
+            let half = share.or_zeros(k, half);
+            let lanes = k.lanes_of(half);
+            squares = lanes.into_iter().fold(squares, |sum, value| k.fma(value, value, sum));
+        }
+    }
     let squares = k.sum_of_warp(squares);
-    let scale = root_of_mean(k, squares, head_dim, eps);
-
-    k.fold_pieces_of(Team::Warp, half.into(), width, (), |k, piece: Piece<'c>, ()| {
-        let [a, b] = [[x, weight], [across[0], across[1]]].map(|[x, weight]| {
-            let (x, weight) = (k.read_widened(x, piece), k.read_widened(weight, piece));
-            let normal = k.mul(x, scale);
-            k.mul(normal, weight)
-        });
-        let [cos, sin] = [cosines, sines].map(|row| k.read_widened(row, piece));
-        let (bs, as_) = (k.mul(b, sin), k.mul(a, sin));
-        let (ac, bc) = (k.mul(a, cos), k.mul(b, cos));
-        let (low, high) = (k.sub(ac, bs), k.add(bc, as_));
-        k.write_rounded(y, piece, low);
-        k.write_rounded(across[2], piece, high);
-    });
+    let scale = root_of_mean(k, squares, halves.head_dim, eps);
+    x.iter()
+        .zip(weights)
+        .zip(angles)
+        .map(|((x, weights), angles)| {
+            let [a, b] = [0, 1].map(|half| {
+                let (x, weight) = (k.widen(x[half]), k.widen(weights[half]));
+                let normal = k.mul(x, scale);
+                k.mul(normal, weight)
+            });
+            let [cos, sin] = angles.map(|angle| k.widen(angle));
+            let (bs, as_) = (k.mul(b, sin), k.mul(a, sin));
+            let (ac, bc) = (k.mul(a, cos), k.mul(b, cos));
+            let (low, high) = (k.sub(ac, bs), k.add(bc, as_));
+            [k.round(low), k.round(high)]
+        })
+        .collect()
 }
 
 fn even(kernel: &dyn Kernel, head_dim: u32) -> Result<(), EmitError> {

@@ -62,8 +62,7 @@ impl Kernel for QkNormRopeWrite {
     }
 
     fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
-        let plain = self.layout.scheme == CacheScheme::Bf16;
-        plain.then(|| -> Box<dyn Kernel> { Box::new(super::nvptx::qk_norm_rope_write(self)) })
+        Some(Box::new(super::nvptx::qk_norm_rope_write(self)))
     }
 
     fn cost(&self) -> Cost {

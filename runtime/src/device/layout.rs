@@ -69,6 +69,8 @@ pub struct Layout {
     pub taps: Vec<(String, u64)>,
     /// Room of the choice of experts of each layer that has them, in bytes; ascending.
     pub choices: Vec<(u32, u64)>,
+    /// Room of the counters through which blocks of a kernel meet, in bytes.
+    pub counter_bytes: u64,
     /// Most steps of a function.
     pub max_steps: usize,
 }
@@ -125,6 +127,7 @@ impl Layout {
             layers: plan.cache.layers,
             taps: taps(functions())?,
             choices: choices(functions())?,
+            counter_bytes: most(&counters)?,
             max_steps: functions().map(|function| function.steps.len()).max().unwrap_or_default(),
         })
     }
@@ -168,7 +171,8 @@ impl Layout {
         total = total.checked_add(self.layer_bytes.checked_mul(u64::from(self.layers))?)?;
         total = total.checked_add(self.chosen_bytes())?;
         let taps = self.taps.iter().map(|(_, bytes)| bytes);
-        let mut rest = taps.chain(self.choices.iter().map(|(_, bytes)| bytes));
+        let rest = taps.chain(self.choices.iter().map(|(_, bytes)| bytes));
+        let mut rest = rest.chain([&self.counter_bytes]);
         rest.try_fold(total, |total, bytes| total.checked_add(*bytes))
     }
 }
@@ -238,6 +242,13 @@ fn taps<'p>(functions: impl Iterator<Item = &'p Function>) -> Option<Vec<(String
         }
     }
     Some(taps)
+}
+
+/// Most bytes of counters of a step.
+fn counters(function: &Function) -> Option<u64> {
+    let buffers = function.buffers.iter().filter(|(_, buffer)| buffer.place == Place::Counters);
+    let mut bytes = buffers.map(|(_, buffer)| buffer.bytes.at(largest(function)));
+    bytes.try_fold(0, |most: u64, bytes| Some(most.max(bytes?)))
 }
 
 fn choices<'p>(functions: impl Iterator<Item = &'p Function>) -> Option<Vec<(u32, u64)>> {

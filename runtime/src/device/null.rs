@@ -104,6 +104,7 @@ impl Null {
             Place::Choice { layer, .. } => {
                 layout.choice(*layer).map(|index| layout.choices[index].1)
             }
+            Place::Counters => Some(layout.counter_bytes),
             Place::Weight { .. } | Place::Cache { .. } | Place::Control { .. } => return Ok(()),
         };
         let row = buffer.row_dims.iter().product::<u64>() * buffer.dtype.bytes();

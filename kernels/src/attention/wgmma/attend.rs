@@ -366,7 +366,7 @@ impl<'c> Attending<'c> {
         mut most: [F32<'c>; 2],
         mut totals: [F32<'c>; 2],
     ) -> ([F32<'c>; 2], [F32<'c>; 2], [F32<'c>; 2]) {
-        let scale = Flash { head_dim: self.shape().head_dim }.scale();
+        let scale = Flash::of_pages(self.shape().head_dim).scale();
         let (scale, zero, least) = (k.f32(scale), k.f32(0.0), k.f32(f32::NEG_INFINITY));
         let mut shrunk = [zero; 2];
         let mut bases = [zero; 2];

@@ -146,7 +146,8 @@ impl<'c> Builder<'c> {
     }
 
     /// Wait until the kernel before this one in the stream has ended and what it wrote can be seen.
-    /// Before that only what no kernel writes (weights, tables) may be read. Nothing on `sm_80`,
+    /// Before that only what no kernel of this call writes may be read: weights, tables, the control
+    /// block, and cached positions that are not of this call. Nothing on `sm_80`,
     /// where a kernel starts after its predecessor.
     pub fn wait_for_predecessor(&mut self) {
         if self.target().has("sm_90a") {

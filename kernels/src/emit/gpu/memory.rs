@@ -120,6 +120,15 @@ impl<'c> Builder<'c> {
         I32(self.ptx(text, "=r,l", &[word], &[place.0], Effect::Memory)[0])
     }
 
+    /// Count up an i32 of global memory from `last` to 0, from all else by one; gives what stood there.
+    /// What this thread wrote or has learned of before can be seen by who counts later, and what those
+    /// wrote who counted before can be seen after this.
+    pub fn count_around(&mut self, place: Ptr<'c>, last: I32<'c>) -> I32<'c> {
+        let text = "atom.acq_rel.gpu.global.inc.u32 $0, [$1], $2;";
+        let word = self.word_type();
+        I32(self.ptx(text, "=r,l,r", &[word], &[place.0, last.0], Effect::Memory)[0])
+    }
+
     /// Add to an f32 in global memory. The order of such sums is not fixed: not for results that
     /// must be the same from run to run.
     pub fn add_float_atomically(&mut self, place: Ptr<'c>, value: F32<'c>) {

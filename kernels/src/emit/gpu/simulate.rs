@@ -2,7 +2,7 @@
 
 use sail_ir::plan::{Count, MapRows, TensorMap};
 use sail_ir::target::Target;
-use sail_ptxsim::{Device, Launch, Module, Options, Swizzle};
+use sail_ptxsim::{Device, Fault, Launch, Module, Options, Swizzle};
 
 use crate::emit::nvptx::entry_name;
 use crate::emit::run::Counts;
@@ -13,22 +13,41 @@ use crate::ptx::ptx;
 pub struct Simulated<'a> {
     kernel: &'a dyn Kernel,
     module: Module,
+    text: String,
 }
 
 impl<'a> Simulated<'a> {
     pub fn new(kernel: &'a dyn Kernel, target: &Target) -> Self {
         let text = ptx(&[kernel], target, 1).unwrap_or_else(|error| panic!("{error}")).text;
+        Self::of_text(kernel, text)
+    }
+
+    /// `kernel`, as `text` has it.
+    pub fn of_text(kernel: &'a dyn Kernel, text: String) -> Self {
         let module = Module::parse(&text).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
-        Self { kernel, module }
+        Self { kernel, module, text }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// What the kernel makes of `buffers`, launched for more rows than the call has, as for the bound
     /// of a size class.
     ///
-    /// Panics where it breaks a rule or writes what it only reads.
+    /// Panics where it breaks a rule, writes what it only reads, or leaves a counter that is not 0.
     pub fn run(&self, counts: Counts, buffers: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let after = self.try_run(counts, buffers).unwrap_or_else(|fault| panic!("{fault}"));
+        for (at, (before, after)) in buffers.iter().zip(&after).enumerate() {
+            let written = self.kernel.writes().contains(&(at as u32));
+            assert!(written || before == after, "`{}` wrote argument {at}", self.kernel.symbol());
+        }
+        after
+    }
+
+    /// The same, or the rule that it breaks.
+    pub fn try_run(&self, counts: Counts, buffers: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Fault> {
         let kernel = self.kernel;
-        assert_eq!(kernel.arguments().len(), buffers.len(), "one buffer for each argument");
         let grid = kernel.grid();
         let count = match grid.count {
             Count::Tokens => counts.tokens,
@@ -36,15 +55,27 @@ impl<'a> Simulated<'a> {
             Count::Outputs => counts.outputs,
         };
         let mut device = Device::new();
-        let mut place = |bytes: &[u8]| {
+        let mut places = Vec::new();
+        for bytes in buffers {
             let place = device.alloc(bytes.len() as u64);
-            device.write(place, bytes).unwrap_or_else(|fault| panic!("{fault}"));
-            place
-        };
+            device.write(place, bytes)?;
+            places.push(place);
+        }
+        if let Some(scratch) = kernel.scratch() {
+            // Never written, as what stands in an arena is nothing to rely on.
+            places.push(device.alloc(scratch.row_bytes * grid.rows(count)));
+            let counters =
+                vec![0; 4 * (u64::from(scratch.row_counters) * grid.rows(count)) as usize];
+            let place = device.alloc(counters.len() as u64);
+            device.write(place, &counters)?;
+            places.push(place);
+        }
+        assert_eq!(kernel.arguments().len(), places.len(), "one buffer for each argument");
         let words = [counts.tokens, counts.images, counts.outputs, counts.pages_per_slot];
         let control: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-        let mut places: Vec<u64> = buffers.iter().map(|bytes| place(bytes)).collect();
-        places.push(place(&control));
+        let place = device.alloc(control.len() as u64);
+        device.write(place, &control)?;
+        places.push(place);
         let mut params: Vec<u8> = places.iter().flat_map(|place| place.to_le_bytes()).collect();
         let block = kernel.thread_block().expect("it is a kernel for a GPU");
         for map in &block.tensor_maps {
@@ -57,28 +88,24 @@ impl<'a> Simulated<'a> {
             // Few enough that a block has several items.
             most => u64::from(most.min(3)),
         };
+        let programmatic = self.module.target() == "sm_90a";
         let launch = Launch {
             grid: [items as u32, 1, 1],
             block: [block.threads, 1, 1],
             dynamic_shared: block.shared_bytes,
             params: &params,
-            options: Options::default(),
+            options: Options { programmatic, ..Options::default() },
         };
         let entry = entry_name(&kernel.symbol());
-        self.module.launch(&device, &entry, &launch).unwrap_or_else(|fault| panic!("{fault}"));
-        let after: Vec<Vec<u8>> = places
-            .iter()
-            .zip(buffers)
-            .map(|(place, before)| {
-                let bytes = device.read(*place, before.len() as u64);
-                bytes.unwrap_or_else(|fault| panic!("{fault}"))
-            })
-            .collect();
-        for (at, (before, after)) in buffers.iter().zip(&after).enumerate() {
-            let written = kernel.writes().contains(&(at as u32));
-            assert!(written || before == after, "`{}` wrote argument {at}", kernel.symbol());
+        self.module.launch(&device, &entry, &launch)?;
+        if let Some(scratch) = kernel.scratch() {
+            let place = places[places.len() - 2];
+            let bytes = 4 * u64::from(scratch.row_counters) * grid.rows(count);
+            let counters = device.read(place, bytes)?;
+            assert!(counters.iter().all(|byte| *byte == 0), "`{}` counts on", kernel.symbol());
         }
-        after
+        let after = places.iter().zip(buffers);
+        after.map(|(place, before)| device.read(*place, before.len() as u64)).collect()
     }
 }
 

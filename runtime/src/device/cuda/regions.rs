@@ -34,6 +34,7 @@ pub(super) struct Regions {
     pub choices: DeviceMemory,
     /// From one choice to the next.
     pub choices_pitch: u64,
+    counters: DeviceMemory,
 }
 
 /// What this machine writes and reads of it.
@@ -87,7 +88,9 @@ impl Regions {
             taps: taps.collect::<Result<_, _>>()?,
             choices: memory("choices", sizes.choices)?,
             choices_pitch: sizes.choices_pitch,
+            counters: memory("counters", layout.counter_bytes)?,
         };
+        this.counters.zero(stream)?;
         // Positions that nobody wrote have a share of 0 in attention: what stands there must be a
         // number, as 0 times another is none.
         this.cache.zero(stream)?;
@@ -131,6 +134,7 @@ impl Regions {
                 let index = index.expect("broken invariant `layout.choices`: none");
                 self.choices.at(self.choices_pitch * index as u64)
             }
+            Place::Counters => self.counters.at(0),
         }
     }
 }
@@ -188,6 +192,7 @@ impl Sizes {
             rest: taps
                 .saturating_add(layout.arena_bytes)
                 .saturating_add(layout.chosen_bytes())
+                .saturating_add(layout.counter_bytes)
                 .saturating_add(4 * layout.control.words as u64),
         }
     }

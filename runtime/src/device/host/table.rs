@@ -170,6 +170,7 @@ fn resolve(
             let index = layout.choice(*layer).expect("broken invariant `layout.choices`: none");
             regions.choices[index].start()
         }
+        Place::Counters => panic!("broken invariant `plan.called_right`: machine code counts none"),
     }
 }
 
