@@ -156,6 +156,7 @@ fn only_kernels_of_a_cuda_target_count() {
                 threads: 32,
                 shared_bytes: 0,
                 cluster: 1,
+                most_blocks: 0,
                 tensor_maps: Vec::new(),
             }),
             ..kernel.clone()

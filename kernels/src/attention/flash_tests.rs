@@ -23,16 +23,16 @@ fn drawn(seed: u64, count: usize) -> (Vec<u8>, Vec<f64>) {
 }
 
 /// A cache with positions `0 .. lengths` of slots, and rows that look at it.
-struct Case<'a> {
-    heads: Heads,
-    scheme: CacheScheme,
-    lengths: &'a [i32],
-    rows: &'a [Row],
+pub(super) struct Case<'a> {
+    pub heads: Heads,
+    pub scheme: CacheScheme,
+    pub lengths: &'a [i32],
+    pub rows: &'a [Row],
     /// Most rows of a call of the kernel.
-    most_rows: u32,
+    pub most_rows: u32,
 }
 
-fn run_of(slot: i32, from: i32, to: i32) -> Vec<Row> {
+pub(super) fn run_of(slot: i32, from: i32, to: i32) -> Vec<Row> {
     (from..to).map(|position| [slot, position]).collect()
 }
 
@@ -135,7 +135,7 @@ impl Case<'_> {
     }
 
     /// What the kernel gives, which must be what its twin does.
-    fn run(&self, target: &str) -> Vec<u8> {
+    pub fn run(&self, target: &str) -> Vec<u8> {
         let target = Target::parse(target).unwrap();
         let (pool, buffers, want) = self.prepared();
         let kernel = self.kernel(&target);
