@@ -224,6 +224,12 @@ const UNTIL_REQUEST: &[Code] = &[
         "`--context` must be between 1 and what the model was made for.",
     ),
     row("SC0306", "no PTX", 2, "Only CUDA targets have it; `--emit asm` prints what others have."),
+    row(
+        "SC0307",
+        "a scheme that the target lacks",
+        2,
+        "`fp8` is multiplied from `sm_90` on; `int8` is as small and goes everywhere.",
+    ),
     row("SC0308", "a text cannot be read", 3, "A file that the artifact carries cannot be read."),
     row(
         "SC0309",

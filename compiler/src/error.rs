@@ -33,6 +33,8 @@ pub enum CompileError {
     OldHost,
     /// `--quant` names no scheme.
     Scheme { because: String },
+    /// A scheme that the recipe asks for is none of the target.
+    MissingScheme { scheme: Scheme, target: String, because: &'static str },
     /// `--kv` names no scheme of the cache.
     Cache { because: String },
     /// `--explain` of a pass that records nothing.
@@ -74,6 +76,9 @@ impl fmt::Display for CompileError {
             ),
             Self::Scheme { because } => {
                 write!(f, "`--quant` is not understood\n  because {because}")
+            }
+            Self::MissingScheme { scheme, target, because } => {
+                write!(f, "`{target}` has no products of `{scheme}` weights\n  because {because}")
             }
             Self::Cache { because } => {
                 write!(f, "`--kv` is not understood\n  because {because}")
@@ -122,6 +127,7 @@ impl Help for CompileError {
             Self::TooLarge { .. } => "SC0311",
             Self::OldHost => "SC0302",
             Self::Scheme { .. } | Self::Cache { .. } => "SC0303",
+            Self::MissingScheme { .. } => "SC0307",
             Self::NoExplanation { .. } => "SC0304",
             Self::Context { .. } => "SC0305",
             Self::Lock(error) => error.code(),
@@ -141,6 +147,9 @@ impl Help for CompileError {
             Self::OldHost => {
                 Some("name a target with `--target`; `x86-64-v3` is the lowest".to_owned())
             }
+            Self::MissingScheme { .. } => Some(
+                "`int8` is as small and goes everywhere; `fp8` goes from `sm_90` on".to_owned(),
+            ),
             Self::NoExplanation { .. } => {
                 Some("`--explain fuse` says which rules fired, `--explain quantize` what each weight is stored as".to_owned())
             }

@@ -66,7 +66,7 @@ fn write(
 ) -> Result<(Assembled, Report), Failure> {
     let context = dialect::context();
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
-    let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds).map_err(boxed)?).map_err(boxed)?;
 
     let mut graph: Module<Graph> = import::graph(&context, &model.spec); // what the model says
     let calibration = &calibrate::of_options(options, &graph, model)?; // what its products read
@@ -142,7 +142,7 @@ pub fn tune<T>(
     let model = sail_models::open(dir, options.weights).map_err(boxed)?;
     let context = dialect::context();
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
-    let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds).map_err(boxed)?).map_err(boxed)?;
     let fused = passes.fuse(import::graph(&context, &model.spec));
     let packed = passes.quantize(fused).map_err(boxed)?;
     let kernels = passes.lower(packed);
@@ -160,7 +160,7 @@ pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure
     let model: Model = sail_models::open(dir, options.weights).map_err(boxed)?;
     let context = dialect::context();
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
-    let passes = Passes::new(settings(options, &bounds)).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds).map_err(boxed)?).map_err(boxed)?;
     let graph = import::graph(&context, &model.spec);
     let known = Known::of(options, &model)?;
     let text = emit_from(graph, &passes, known.given(options, &bounds), what);
@@ -242,9 +242,17 @@ impl Known {
     }
 }
 
-fn settings(options: &Options, bounds: &Bounds) -> Settings {
-    Settings {
-        recipe: options.recipe(),
+/// Refuses a recipe with a scheme that the target lacks.
+fn settings(options: &Options, bounds: &Bounds) -> Result<Settings, CompileError> {
+    let recipe = options.recipe();
+    for scheme in recipe.schemes() {
+        if let Some(because) = scheme.missing_on(&options.target) {
+            let target = options.target.to_string();
+            return Err(CompileError::MissingScheme { scheme, target, because });
+        }
+    }
+    Ok(Settings {
+        recipe,
         positions: u64::from(bounds.max_positions),
         disabled_rules: options
             .disabled_rules
@@ -254,7 +262,7 @@ fn settings(options: &Options, bounds: &Bounds) -> Settings {
             .map(str::to_owned)
             .collect(),
         print_after: options.print_ir_after.clone(),
-    }
+    })
 }
 
 /// What `--print-ir-after` and `--timings` asked for, on standard error.

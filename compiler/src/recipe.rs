@@ -83,6 +83,11 @@ impl From<Scheme> for Recipe {
 }
 
 impl Recipe {
+    /// The schemes that it names.
+    pub fn schemes(&self) -> impl Iterator<Item = Scheme> {
+        std::iter::once(self.scheme).chain(self.rules.iter().map(|rule| rule.scheme))
+    }
+
     /// What is asked for `layer`.
     #[must_use]
     pub fn asked(&self, layer: &str) -> Asked {

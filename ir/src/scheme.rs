@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::PAGE_POSITIONS;
+use crate::target::Target;
 
 /// A weight scheme.
 ///
@@ -65,10 +66,19 @@ pub enum Scheme {
     ///
     /// The last group may be shorter; what it lacks to a whole quad is zero points.
     Int4,
+    /// Floats of 8 bits (e4m3: sign, 4 bits of exponent less 7, 3 of fraction, greatest magnitude 448,
+    /// no infinities) and a scale for each output, by which its greatest magnitude is 448; activations
+    /// likewise with a scale for each token, when they are read.
+    ///
+    /// Only for CUDA targets from `sm_90` on, see [`row_bytes`](Self::row_bytes): no panels.
+    Fp8,
 }
 
 impl Scheme {
-    pub const ALL: [Self; 4] = [Self::Bf16, Self::Int8, Self::Int8Weight, Self::Int4];
+    pub const ALL: [Self; 5] = [Self::Bf16, Self::Int8, Self::Int8Weight, Self::Int4, Self::Fp8];
+
+    /// Those that every target has.
+    pub const EVERYWHERE: [Self; 4] = [Self::Bf16, Self::Int8, Self::Int8Weight, Self::Int4];
 
     /// Values along `k` that share a scale in [`Int4`](Self::Int4).
     pub const GROUP: u64 = 128;
@@ -80,6 +90,7 @@ impl Scheme {
             Self::Int8 => "int8",
             Self::Int8Weight => "int8-weight",
             Self::Int4 => "int4",
+            Self::Fp8 => "fp8",
         }
     }
 
@@ -88,7 +99,7 @@ impl Scheme {
     pub const fn keeps_values(self) -> bool {
         match self {
             Self::Bf16 => true,
-            Self::Int8 | Self::Int8Weight | Self::Int4 => false,
+            Self::Int8 | Self::Int8Weight | Self::Int4 | Self::Fp8 => false,
         }
     }
 
@@ -97,8 +108,15 @@ impl Scheme {
     pub const fn quantizes_activations(self) -> bool {
         match self {
             Self::Bf16 | Self::Int8Weight => false,
-            Self::Int8 | Self::Int4 => true,
+            Self::Int8 | Self::Int4 | Self::Fp8 => true,
         }
+    }
+
+    /// Why `target` has no products of the scheme, if it has none.
+    #[must_use]
+    pub fn missing_on(self, target: &Target) -> Option<&'static str> {
+        let lacks = self == Self::Fp8 && !target.has("sm_90a");
+        lacks.then_some("it needs a machine that multiplies floats of 8 bits")
     }
 
     /// Bytes from one row of a weight to the next on a CUDA target, a multiple of 128 so that copies
@@ -108,17 +126,18 @@ impl Scheme {
     /// bf16          k0 k1 k2 …                   as in the checkpoint
     /// int8          k0 k1 k2 …                   signed bytes, value = byte · scale
     /// int8-weight   (k0 k1 k8 k9) (k2 k3 k10 k11) … (k6 k7 k14 k15), then from k16 on
+    /// fp8           k0 k1 k2 …                   e4m3, value = float · scale
     /// int4          k0|k16 k1|k17 … k15|k31, …   low nibble first, then from k32 on
     /// ```
     ///
     /// Behind the rows of all outputs stands what else they need ([`bytes_behind`](Self::bytes_behind)),
-    /// 16 outputs after 16: of `int8` and `int8-weight` the scale (f32) of each, of `int4` a word as it
-    /// is in a panel for each of the 16 in the first group, then for each in the next.
+    /// 16 outputs after 16: of `int8`, `int8-weight` and `fp8` the scale (f32) of each, of `int4` a word
+    /// as it is in a panel for each of the 16 in the first group, then for each in the next.
     #[must_use]
     pub fn row_bytes(self, k: u64) -> u64 {
         let bytes = match self {
             Self::Bf16 => 2 * k,
-            Self::Int8 | Self::Int8Weight => k,
+            Self::Int8 | Self::Int8Weight | Self::Fp8 => k,
             Self::Int4 => k.div_ceil(2),
         };
         bytes.next_multiple_of(128)
@@ -129,7 +148,7 @@ impl Scheme {
     pub fn bytes_behind(self, k: u64) -> u64 {
         match self {
             Self::Bf16 => 0,
-            Self::Int8 | Self::Int8Weight => 4,
+            Self::Int8 | Self::Int8Weight | Self::Fp8 => 4,
             Self::Int4 => 4 * k.div_ceil(Self::GROUP),
         }
     }
@@ -140,7 +159,7 @@ impl Scheme {
         let outputs = n.next_multiple_of(panel_width);
         match self {
             Self::Bf16 => outputs * k.next_multiple_of(2) * 2,
-            Self::Int8 | Self::Int8Weight => outputs * (k.next_multiple_of(4) + 4),
+            Self::Int8 | Self::Int8Weight | Self::Fp8 => outputs * (k.next_multiple_of(4) + 4),
             Self::Int4 => outputs * (k.next_multiple_of(4) / 2 + 4 * k.div_ceil(Self::GROUP)),
         }
     }
@@ -236,13 +255,6 @@ impl FromStr for Scheme {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "fp8" {
-            return Err(
-                "`fp8` needs a machine that multiplies floats of 8 bits, which no x86-64 does; \
-                        `int8` is as small"
-                    .to_owned(),
-            );
-        }
         Self::ALL.into_iter().find(|scheme| scheme.name() == text).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|scheme| format!("`{scheme}`")).collect();
             format!("unknown scheme `{text}`; known: {}", known.join(", "))

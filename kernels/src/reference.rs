@@ -27,8 +27,8 @@ pub use experts::{
 pub use norm::{LayerNorm, head_norm, layer_norm, rms_norm};
 pub use pointwise::{add, add_positions, gelu, mul, silu};
 pub use product::{
-    gate_up_silu, linear, linear_add, linear_bias, linear_bias_gelu, norm_gate_up_silu,
-    norm_linear, quantized_rows,
+    float8_rows, gate_up_silu, linear, linear_add, linear_bias, linear_bias_gelu,
+    norm_gate_up_silu, norm_linear, quantized_rows,
 };
 pub use rows::{all_reduce, columns, embed, select_rows, splice, tap};
 pub use sample::choose_token;

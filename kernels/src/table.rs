@@ -52,6 +52,14 @@ const QUANTIZED_INPUT: Tolerance = Tolerance {
              other integers: half a step of 127 each, some 0.8 % of their root mean square",
 };
 
+const FLOAT8_INPUT: Tolerance = Tolerance {
+    relative: ULP,
+    absolute: 4e-2,
+    reason: "where a norm's greatest value rounds to the other side, values of the row meet other \
+             floats, a sixteenth of each apart at most; and a matrix unit cuts products of 8-bit \
+             floats off 13 bits below the greatest",
+};
+
 const QUANTIZED_KEYS: Tolerance = Tolerance {
     relative: ULP,
     absolute: 2e-2,
@@ -124,6 +132,12 @@ pub const KERNELS: &[Template] = &[
         targets: BOTH,
     },
     Template {
+        name: "gate_up_silu_fp8",
+        twin: "float8_rows, gate_up_silu, norm_gate_up_silu",
+        tolerance: FLOAT8_INPUT,
+        targets: NVPTX,
+    },
+    Template {
         name: "gate_up_silu_int4",
         twin: "quantized_rows, gate_up_silu, norm_gate_up_silu",
         tolerance: QUANTIZED_INPUT,
@@ -147,7 +161,13 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_gate_up_silu",
         twin: "grouped_gate_up_silu",
         tolerance: ROUNDED_ONCE,
-        targets: X86_64,
+        targets: BOTH,
+    },
+    Template {
+        name: "grouped_gate_up_silu_fp8",
+        twin: "float8_rows, grouped_gate_up_silu",
+        tolerance: FLOAT8_INPUT,
+        targets: NVPTX,
     },
     Template {
         name: "grouped_gate_up_silu_int4",
@@ -171,7 +191,13 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_linear",
         twin: "grouped_linear",
         tolerance: ROUNDED_ONCE,
-        targets: X86_64,
+        targets: BOTH,
+    },
+    Template {
+        name: "grouped_linear_fp8",
+        twin: "float8_rows, grouped_linear",
+        tolerance: FLOAT8_INPUT,
+        targets: NVPTX,
     },
     Template {
         name: "grouped_linear_int4",
@@ -197,6 +223,12 @@ pub const KERNELS: &[Template] = &[
         twin: "linear, linear_bias, linear_bias_gelu, linear_add, norm_linear, shuffle_norm_linear_gelu",
         tolerance: NORMED_INPUT,
         targets: BOTH,
+    },
+    Template {
+        name: "linear_fp8",
+        twin: "float8_rows, linear, linear_bias, linear_bias_gelu, linear_add, norm_linear",
+        tolerance: FLOAT8_INPUT,
+        targets: NVPTX,
     },
     Template {
         name: "linear_int4",
@@ -279,12 +311,13 @@ pub const KERNELS: &[Template] = &[
 
 /// The name of a product's row: that of scheme `bf16`, or of one of those that quantize.
 #[must_use]
-pub(crate) const fn by_scheme(scheme: Scheme, names: [&'static str; 4]) -> &'static str {
+pub(crate) const fn by_scheme(scheme: Scheme, names: [&'static str; 5]) -> &'static str {
     match scheme {
         Scheme::Bf16 => names[0],
         Scheme::Int8 => names[1],
         Scheme::Int8Weight => names[2],
         Scheme::Int4 => names[3],
+        Scheme::Fp8 => names[4],
     }
 }
 

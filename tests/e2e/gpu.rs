@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use sail_ir::Target;
+use sail_ir::{Scheme, Target};
 use sail_tests::compiled::artifact;
 use sail_tests::harness::{Outcome, Test, failed, told};
 use sail_tests::places::{binary, simulated_driver, workspace};
@@ -17,10 +17,11 @@ use serde_json::Value;
 const TARGETS: [(&str, &str); 2] = [("sm_80", "capability=80"), ("sm_90", "capability=90")];
 
 /// What is kept otherwise than for the recorded outputs, and how that is asked for.
-const OTHERWISE: [(&str, [&str; 2]); 4] = [
+const OTHERWISE: [(&str, [&str; 2]); 5] = [
     ("int8", ["--quant", "int8"]),
     ("int8-weight", ["--quant", "int8-weight"]),
     ("int4", ["--quant", "int4"]),
+    ("fp8", ["--quant", "fp8"]),
     ("a cache of int8", ["--kv", "int8"]),
 ];
 
@@ -34,6 +35,11 @@ pub fn tests() -> Vec<Test> {
     }
     for (target, gpu) in TARGETS {
         for (what, options) in OTHERWISE {
+            let scheme: Option<Scheme> = what.parse().ok();
+            let target_of_ours = Target::parse(target).expect("a target of ours");
+            if scheme.is_some_and(|scheme| scheme.missing_on(&target_of_ours).is_some()) {
+                continue;
+            }
             let same =
                 format!("{what} on a simulated {target} answers the first sample's questions");
             tests.push(Test::new(same, move || answers(options, target, gpu)));

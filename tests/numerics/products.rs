@@ -38,6 +38,7 @@ pub(super) fn taken(scheme: Scheme, x: &[f64], k: usize) -> Vec<f64> {
     match scheme {
         Scheme::Bf16 | Scheme::Int8Weight => x.to_vec(),
         Scheme::Int8 | Scheme::Int4 => reference::quantized_rows(x, k),
+        Scheme::Fp8 => reference::float8_rows(x, k),
     }
 }
 
@@ -156,7 +157,7 @@ impl Case {
 }
 
 fn widths() {
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::EVERYWHERE {
         let case = |n, k| Case::new(scheme, (n, k), Prologue::Direct, Epilogue::NONE);
         case(64, 48).check(&[1, 2, 3, 5, 11, 12, 13, 23, 31, 256, 257, 530]);
         for (n, k) in [(1, 1), (3, 2), (17, 7), (32, 9), (33, 31), (65, 130), (100, 67), (40, 257)]
@@ -167,7 +168,7 @@ fn widths() {
 }
 
 fn real_sizes() {
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::EVERYWHERE {
         let norm = Prologue::RmsNorm { eps: EPS };
         Case::new(scheme, (4096, 2048), norm, Epilogue::NONE).check(&[1, 13]);
         let residual = Epilogue { residual: true, ..Epilogue::NONE };
@@ -177,7 +178,7 @@ fn real_sizes() {
 
 fn around() {
     let norm = Prologue::RmsNorm { eps: EPS };
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::EVERYWHERE {
         for size in [(50, 37), (64, 128)] {
             for bias in [false, true] {
                 let plain = Epilogue { bias, ..Epilogue::NONE };
@@ -193,7 +194,7 @@ fn around() {
 
 /// A row of zeros has no greatest value to count steps by.
 fn zeros() {
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::EVERYWHERE {
         let (n, k) = (40, 140);
         let case = Case::new(scheme, (n, k), Prologue::Direct, Epilogue::NONE);
         for target in targets_here() {
@@ -212,7 +213,7 @@ fn zeros() {
 
 /// A value that is no number must show in what its row gives, and nowhere else.
 fn not_a_number() {
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::EVERYWHERE {
         let (n, k) = (32, 64);
         let case = Case::new(scheme, (n, k), Prologue::Direct, Epilogue::NONE);
         for target in targets_here() {
@@ -285,7 +286,7 @@ fn shuffled() {
 }
 
 fn gate_up() {
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::EVERYWHERE {
         for (n, k, prologue) in [
             (16, 16, Prologue::Direct),
             (32, 24, Prologue::RmsNorm { eps: EPS }),
@@ -338,7 +339,7 @@ fn choices(tokens: usize, top_k: usize, experts: usize) -> Vec<i32> {
 }
 
 fn grouped() {
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::EVERYWHERE {
         for (count, top_k, experts, n, k) in
             [(1, 2, 8, 16, 32), (7, 3, 6, 40, 25), (40, 2, 5, 72, 48), (300, 1, 2, 24, 16)]
         {
@@ -356,7 +357,7 @@ fn uneven() {
     let few: Vec<i32> = (0..90).map(|row| [6, 1, 1, 4, 1][row % 5]).collect();
     let each: Vec<i32> = (0..7).rev().collect();
     let rising: Vec<i32> = (0..7).flat_map(|expert| one(expert, 2 * expert as usize)).collect();
-    for scheme in Scheme::ALL {
+    for scheme in Scheme::EVERYWHERE {
         for ids in [one(3, 300), one(6, 1), few.clone(), each.clone(), rising.clone()] {
             grouped_of(&ids, problem((1, experts), (n, k), scheme));
         }
@@ -373,7 +374,7 @@ fn placed() {
     let paths: Vec<(&[u8], u64)> =
         weight.chunks_exact(2 * n * k).map(|part| (part, n as u64)).collect();
     let order = [2, 4, 0, 1, 3];
-    for (scheme, target) in Scheme::ALL
+    for (scheme, target) in Scheme::EVERYWHERE
         .into_iter()
         .flat_map(|scheme| targets_here().into_iter().map(move |target| (scheme, target)))
     {

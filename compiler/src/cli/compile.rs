@@ -21,7 +21,8 @@ pub struct Compile {
     /// `host`, `x86-64-v3`, `x86-64-v4`, `znver4`, … with `+feature`s; `sm_80`, `sm_90`.
     #[arg(long, default_value = "host")]
     target: String,
-    /// How the weights of products are stored: `bf16`, `int8`, `int8-weight`, `int4`.
+    /// How the weights of products are stored: `bf16`, `int8`, `int8-weight`, `int4`, or from `sm_90` on
+    /// `fp8`.
     #[arg(long, default_value = "bf16")]
     quant: String,
     /// Recipe file (TOML): other schemes for some layers, `[[rule]]` with `layers` and `scheme`.
@@ -40,7 +41,7 @@ pub struct Compile {
     /// For timing shapes.
     #[arg(long, requires = "weights", conflicts_with_all = ["calibration", "expert_profile", "quality"])]
     code_only: bool,
-    /// What `sailc calibrate` wrote of this checkpoint; `int8` and `int4` round by it.
+    /// What `sailc calibrate` wrote of this checkpoint; schemes of fewer bits round by it.
     #[arg(long, value_name = "STATS")]
     calibration: Option<PathBuf>,
     /// Move outliers of activations into weights by this share of their width, 0 to 1, where a norm or

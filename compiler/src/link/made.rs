@@ -15,6 +15,8 @@ use crate::plan::weights::{Packed, Source};
 const DEVIATION_OF_BYTES: f64 = 73.899_03;
 /// The same of 0 to 15.
 const DEVIATION_OF_NIBBLES: f64 = 4.609_77;
+/// The same of floats of 8 bits as they are made: halves and wholes of 1 to 1.875.
+const DEVIATION_OF_FLOATS: f64 = 1.158_78;
 /// The zero point of 4 bits.
 const ZERO_OF_NIBBLES: u32 = 8;
 /// Cosines and sines are not beyond 1: neither is a bell of this deviation.
@@ -71,7 +73,7 @@ impl Maker {
         let pitch = scheme.row_bytes(k);
         let used = match scheme {
             Scheme::Bf16 => 2 * k,
-            Scheme::Int8 | Scheme::Int8Weight => k,
+            Scheme::Int8 | Scheme::Int8Weight | Scheme::Fp8 => k,
             Scheme::Int4 => k.div_ceil(2),
         };
         let codes = codes(scheme, draw);
@@ -91,6 +93,7 @@ impl Maker {
         let groups: Vec<(u64, u64)> = match scheme {
             Scheme::Bf16 => vec![(panel, 0)],
             Scheme::Int8 | Scheme::Int8Weight => vec![(width * quads, width * 4)],
+            Scheme::Fp8 => panic!("broken invariant `link.rows`: panels of `fp8`"),
             Scheme::Int4 => {
                 let group = |at| Scheme::GROUP.min(quads - at);
                 let groups = (0..quads).step_by(Scheme::GROUP as usize);
@@ -144,6 +147,8 @@ fn codes(scheme: Scheme, draw: Draw) -> Values {
         // Odd, so that none is -128, or 0 where that stands for it.
         Scheme::Int8 | Scheme::Int8Weight => Values::Bits { keep: u32::MAX, set: 0x0101_0101 },
         Scheme::Int4 => Values::Bits { keep: u32::MAX, set: 0 },
+        // Sign, fraction, and an exponent of -1 or 0: all are numbers.
+        Scheme::Fp8 => Values::Bits { keep: 0x8f8f_8f8f, set: 0x3030_3030 },
     }
 }
 
@@ -154,6 +159,7 @@ fn beside(scheme: Scheme, draw: Draw) -> Values {
         Scheme::Int8 | Scheme::Int8Weight => {
             Values::same(((draw.deviation / DEVIATION_OF_BYTES) as f32).to_bits())
         }
+        Scheme::Fp8 => Values::same(((draw.deviation / DEVIATION_OF_FLOATS) as f32).to_bits()),
         Scheme::Int4 => {
             let scale = (draw.deviation / DEVIATION_OF_NIBBLES) as f32;
             Values::same(scale.to_bits() & 0xffff_0000 | ZERO_OF_NIBBLES)
@@ -201,6 +207,9 @@ mod tests {
         let draw = Draw { mean: 0.0, deviation: 0.03 };
         for (scheme, k) in Scheme::ALL.into_iter().flat_map(|it| [(it, 512), (it, 200)]) {
             for arrangement in [Arrangement::Rows, Arrangement::Panels { width: 32 }] {
+                if scheme == Scheme::Fp8 && arrangement != Arrangement::Rows {
+                    continue;
+                }
                 let packed = packed(scheme, arrangement, k);
                 let (bytes, panel) = (made(&packed, draw), packed.panel_bytes() as usize);
                 let outputs = packed.panels().count() * u64::from(arrangement.width());

@@ -254,12 +254,14 @@ impl Kernel for GroupedProduct {
                 "grouped_gate_up_silu_int8",
                 "grouped_gate_up_silu_int8_weight",
                 "grouped_gate_up_silu_int4",
+                "grouped_gate_up_silu_fp8",
             ],
             Grouped::Linear => [
                 "grouped_linear",
                 "grouped_linear_int8",
                 "grouped_linear_int8_weight",
                 "grouped_linear_int4",
+                "grouped_linear_fp8",
             ],
         };
         by_scheme(self.problem.scheme, names)

@@ -199,6 +199,7 @@ mod tests {
             rows::unpack_whole(scheme, join, (packed, &vec![n as u64; parts]), k)
         };
         let taken = |x: Vec<f64>| match scheme {
+            Scheme::Fp8 => reference::float8_rows(&x, k),
             scheme if scheme.quantizes_activations() => reference::quantized_rows(&x, k),
             _ => x,
         };
@@ -240,7 +241,7 @@ mod tests {
             }
         };
         let counts = Counts { tokens: tokens as u32, ..Counts::default() };
-        let target = Target::parse("sm_80").unwrap();
+        let target = Target::parse(if scheme == Scheme::Fp8 { "sm_90" } else { "sm_80" }).unwrap();
         if let Some(Before { kernel, takes, row_bytes }) = kernel.before() {
             let made = kernel.grid().rows(tokens as u32) * row_bytes;
             let mut given: Vec<_> = takes.iter().map(|at| buffers[*at as usize].clone()).collect();

@@ -51,7 +51,13 @@ impl Kernel for GateUpSilu {
     fn family(&self) -> &'static str {
         by_scheme(
             self.problem.scheme,
-            ["gate_up_silu", "gate_up_silu_int8", "gate_up_silu_int8_weight", "gate_up_silu_int4"],
+            [
+                "gate_up_silu",
+                "gate_up_silu_int8",
+                "gate_up_silu_int8_weight",
+                "gate_up_silu_int4",
+                "gate_up_silu_fp8",
+            ],
         )
     }
 

@@ -161,7 +161,7 @@ impl Kernel for Linear {
     fn family(&self) -> &'static str {
         by_scheme(
             self.problem.scheme,
-            ["linear", "linear_int8", "linear_int8_weight", "linear_int4"],
+            ["linear", "linear_int8", "linear_int8_weight", "linear_int4", "linear_fp8"],
         )
     }
 

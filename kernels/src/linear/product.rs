@@ -72,7 +72,8 @@ impl Product {
     pub fn new(k: u32, scheme: Scheme, target: &Target) -> Self {
         let Limits { lanes, .. } = target.limits();
         let (most_rows, widened) = match scheme {
-            Scheme::Bf16 | Scheme::Int8Weight => bf16::shape(target),
+            // `fp8` is of GPUs alone, for which this shape does not matter.
+            Scheme::Bf16 | Scheme::Int8Weight | Scheme::Fp8 => bf16::shape(target),
             Scheme::Int8 => int8::shape(target),
             Scheme::Int4 => int4::shape(target),
         };
@@ -113,7 +114,7 @@ impl Product {
     #[must_use]
     pub fn row_stride(&self) -> u64 {
         let bytes = match self.scheme {
-            Scheme::Bf16 | Scheme::Int8Weight => bf16::row_bytes(self),
+            Scheme::Bf16 | Scheme::Int8Weight | Scheme::Fp8 => bf16::row_bytes(self),
             Scheme::Int8 => int8::row_bytes(self),
             Scheme::Int4 => int4::row_bytes(self),
         };
@@ -157,7 +158,7 @@ impl Product {
 
     fn staged_bytes(&self) -> u64 {
         match self.scheme {
-            Scheme::Bf16 | Scheme::Int8Weight => 0,
+            Scheme::Bf16 | Scheme::Int8Weight | Scheme::Fp8 => 0,
             Scheme::Int8 | Scheme::Int4 => 2 * u64::from(self.k.next_multiple_of(self.lanes)),
         }
     }
@@ -186,7 +187,7 @@ impl Product {
     ) {
         let packed = self.row(k, workspace, row);
         match self.scheme {
-            Scheme::Bf16 | Scheme::Int8Weight => {
+            Scheme::Bf16 | Scheme::Int8Weight | Scheme::Fp8 => {
                 bf16::pad_row(k, self, packed);
                 fill(k, OpenRow { at: packed, packed });
             }
@@ -201,7 +202,7 @@ impl Product {
         match self.scheme {
             Scheme::Int8 => int8::quantize_row(k, self, staged, packed),
             Scheme::Int4 => int4::quantize_row(k, self, staged, packed),
-            Scheme::Bf16 | Scheme::Int8Weight => {
+            Scheme::Bf16 | Scheme::Int8Weight | Scheme::Fp8 => {
                 unreachable!("bf16 rows are packed as they are")
             }
         }
@@ -321,6 +322,7 @@ impl Product {
             Scheme::Int8 => int8::sums(k, self, step),
             Scheme::Int8Weight => int8_weight::sums(k, self, step),
             Scheme::Int4 => int4::sums(k, self, step),
+            Scheme::Fp8 => panic!("no x86-64 target has `fp8`"),
         };
         for (row, sums) in sums.into_iter().enumerate() {
             for (half, sum) in sums.into_iter().enumerate() {

@@ -1,7 +1,5 @@
 //! Scheme `int8` on the host: one scale an output, the greatest magnitude of a row becomes 127.
 
-use sail_ir::scheme::Scheme;
-
 use super::{Loss, NotFinite, Sensitivity, values_of};
 
 /// Greatest magnitude of an integer.
@@ -43,23 +41,14 @@ pub(super) fn scale_of(row: &[f32]) -> (f32, f32) {
     (greatest / MOST, if greatest == 0.0 { 0.0 } else { MOST / greatest })
 }
 
-/// A row's values as they come back: each the nearest there is, or, where it is known how much
-/// errors matter, so that later values of a group make up for those of earlier ones.
+/// A row's values as they come back, see [`super::rounded`].
 pub(super) fn round(
     values: &[f32],
     scale: f32,
     inverse: f32,
     sensitivity: Option<&Sensitivity>,
 ) -> Vec<f32> {
-    let nearest = |value: f32| integer(value, inverse) * scale;
-    let Some(sensitivity) = sensitivity else {
-        return values.iter().copied().map(nearest).collect();
-    };
-    let mut stored = values.to_vec();
-    for (index, group) in stored.chunks_mut(Scheme::GROUP as usize).enumerate() {
-        sensitivity.group(index).round(group, nearest);
-    }
-    stored
+    super::rounded(values, sensitivity, |value| integer(value, inverse) * scale)
 }
 
 /// The nearest integer, ties to even.

@@ -8,6 +8,7 @@
 
 pub mod bf16;
 pub mod fill;
+pub mod fp8;
 pub mod int4;
 pub mod int8;
 pub mod rows;
@@ -265,6 +266,7 @@ pub fn pack_panel(
         }
         Scheme::Int8 | Scheme::Int8Weight => int8::pack(k, rows, sensitivity, out),
         Scheme::Int4 => int4::pack(k, rows, sensitivity, out),
+        Scheme::Fp8 => panic!("no target with panels has `fp8`"),
     }
 }
 
@@ -279,7 +281,25 @@ pub fn unpack_row(scheme: Scheme, k: usize, panel: &[u8], width: usize, output: 
         }
         Scheme::Int8 | Scheme::Int8Weight => int8::unpack(k, panel, width, output),
         Scheme::Int4 => int4::unpack(k, panel, width, output),
+        Scheme::Fp8 => panic!("no target with panels has `fp8`"),
     }
+}
+
+/// A row's values as they come back: each the nearest there is, or, where it is known how much
+/// errors matter, so that later values of a group make up for those of earlier ones.
+fn rounded(
+    values: &[f32],
+    sensitivity: Option<&Sensitivity>,
+    nearest: impl Fn(f32) -> f32,
+) -> Vec<f32> {
+    let Some(sensitivity) = sensitivity else {
+        return values.iter().copied().map(nearest).collect();
+    };
+    let mut stored = values.to_vec();
+    for (index, group) in stored.chunks_mut(Scheme::GROUP as usize).enumerate() {
+        sensitivity.group(index).round(group, &nearest);
+    }
+    stored
 }
 
 /// The bf16 values of a row as f32. Refuses one that is not finite.

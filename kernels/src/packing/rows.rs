@@ -6,7 +6,9 @@
 
 use sail_ir::scheme::Scheme;
 
-use super::{Join, Loss, NotFinite, Panels, Sensitivity, Source, int4, int8, values_of};
+use super::{
+    Join, Loss, NotFinite, Panels, Sensitivity, Source, fp8, int4, int8, rounded, values_of,
+};
 
 /// Rows that are packed together: twice the columns of the narrowest matrix instruction.
 pub const RUN: u32 = 16;
@@ -39,6 +41,17 @@ pub fn pack_rows(
                 let stored = int8::round(&values, scale, inverse, sensitivity);
                 for (at, value) in stored.iter().enumerate() {
                     codes[place_of_byte(scheme, at)] = int8::integer(*value, inverse) as i8 as u8;
+                }
+                behind[4 * output..][..4].copy_from_slice(&scale.to_le_bytes());
+                loss += Loss::of(&values, &stored);
+            }
+            Scheme::Fp8 => {
+                let values = values_of(k, row, output)?;
+                let (scale, inverse) = fp8::scale_of(&values);
+                let nearest = |value: f32| fp8::value(fp8::nearest(value * inverse)) * scale;
+                let stored = rounded(&values, sensitivity, nearest);
+                for (code, value) in codes.iter_mut().zip(&stored) {
+                    *code = fp8::nearest(*value * inverse);
                 }
                 behind[4 * output..][..4].copy_from_slice(&scale.to_le_bytes());
                 loss += Loss::of(&values, &stored);
@@ -105,6 +118,11 @@ pub fn unpack_row(
             let scale = f32::from_le_bytes(scale);
             let code = |i| codes[place_of_byte(scheme, i)] as i8;
             (0..k).map(|i| f64::from(code(i)) * f64::from(scale)).collect()
+        }
+        Scheme::Fp8 => {
+            let scale = behind[4 * row..][..4].try_into().expect("four bytes");
+            let scale = f64::from(f32::from_le_bytes(scale));
+            codes[..k].iter().map(|code| f64::from(fp8::value(*code)) * scale).collect()
         }
         Scheme::Int4 => (0..k)
             .map(|i| {
@@ -179,7 +197,7 @@ mod tests {
     fn rows_hold_the_values_that_panels_hold() {
         for (n, k) in [(1, 1), (3, 7), (17, 130), (33, 300)] {
             let path = bf16_bytes(&random(n + k, (n * k) as usize));
-            for scheme in Scheme::ALL {
+            for scheme in Scheme::EVERYWHERE {
                 let paths = [(&path[..], n)];
                 let panels = packing::pack_whole(scheme, Join::One, &paths, k as usize, 16);
                 let want =
@@ -188,6 +206,22 @@ mod tests {
                 let got = unpack_whole(scheme, Join::One, (&rows, &[n]), k as usize);
                 assert_eq!(got, want, "{scheme} {n} x {k}");
             }
+        }
+    }
+
+    #[test]
+    fn a_float_comes_back_within_half_a_step_of_its_exponent_or_of_the_row() {
+        let k = 130;
+        let values = random(9, k);
+        let path = bf16_bytes(&values);
+        let packed = pack_whole(Scheme::Fp8, Join::One, &[(&path, 1)], k);
+        let got = unpack_whole(Scheme::Fp8, Join::One, (&packed, &[1]), k).remove(0);
+        let want = values_of(k, &path, 0).unwrap();
+        let most = want.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+        let least = f64::from(most) / 448.0 * 2.0_f64.powi(-10);
+        for (got, want) in got.iter().zip(&want) {
+            let want = f64::from(*want);
+            assert!((got - want).abs() <= (want.abs() / 16.0 * 1.0001).max(least), "{got} {want}");
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::pointwise::{gelu_of, silu_of};
 use super::{Rounding, rms_norm, rows_of};
+use crate::packing::fp8;
 
 /// `y = x · weightᵀ`: `[rows, k] · [n, k]ᵀ → [rows, n]`, one rounding.
 #[must_use]
@@ -80,6 +81,23 @@ pub fn quantized_rows(x: &[f64], k: usize) -> Vec<f64> {
         let step = f64::from(greatest / 127.0);
         let integers = row.iter().map(|value| (*value as f32 * inverse).round_ties_even());
         y.extend(integers.map(|integer| f64::from(integer) * step));
+    }
+    y
+}
+
+/// The values of rows of `k` as products of scheme `fp8` take them: the greatest magnitude of a row
+/// becomes 448, all else the nearest float of 8 bits, ties to even.
+///
+/// Scaled in f32, as kernels do it, so that the floats are the same.
+#[must_use]
+pub fn float8_rows(x: &[f64], k: usize) -> Vec<f64> {
+    let mut y = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(k) {
+        let greatest = row.iter().fold(0.0_f32, |most, value| most.max((*value as f32).abs()));
+        let inverse = if greatest == 0.0 { 0.0 } else { fp8::MOST / greatest };
+        let step = f64::from(greatest / fp8::MOST);
+        let codes = row.iter().map(|value| fp8::nearest(*value as f32 * inverse));
+        y.extend(codes.map(|code| f64::from(fp8::value(code)) * step));
     }
     y
 }

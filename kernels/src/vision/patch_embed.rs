@@ -154,7 +154,9 @@ impl PatchEmbed {
 impl Kernel for PatchEmbed {
     fn family(&self) -> &'static str {
         let int8 = ["patch_embed_int8", "patch_embed_int8_weight"];
-        by_scheme(self.problem.scheme, ["patch_embed", int8[0], int8[1], "patch_embed_int4"])
+        // The last is never asked for: targets with `fp8` have no such kernel.
+        let names = ["patch_embed", int8[0], int8[1], "patch_embed_int4", "patch_embed_fp8"];
+        by_scheme(self.problem.scheme, names)
     }
 
     fn symbol(&self) -> String {

@@ -13,6 +13,7 @@
 //! ```
 
 use super::super::{Builder, F32, I32, Number};
+use super::asm::Effect;
 
 impl<'c> Builder<'c> {
     /// `acc + a · b` of bf16: `a` 16×16 by rows, `b` 16×8 by columns, sums in f32.
@@ -33,6 +34,32 @@ impl<'c> Builder<'c> {
         b: [I32<'c>; 2],
     ) -> [I32<'c>; 4] {
         self.matrix("llvm.nvvm.mma.m16n8k32.row.col.s8", acc, a, b)
+    }
+
+    /// `acc + a · b` of floats of 8 bits (e4m3): fragments as those of [`Builder::matrix_int8`], sums in
+    /// f32. They are multiplied as f16, exactly. `sm_90` only.
+    pub fn matrix_e4m3(
+        &mut self,
+        acc: [F32<'c>; 4],
+        a: [I32<'c>; 4],
+        b: [I32<'c>; 2],
+    ) -> [F32<'c>; 4] {
+        let [a, b] = [a.to_vec(), b.to_vec()]
+            .map(|words| words.into_iter().map(|word| self.f16_of_e4m3(word)).collect::<Vec<_>>());
+        // The inner elements of a word are two operands of a product of half as many.
+        let lower = self.matrix_f16(acc, [a[0][0], a[1][0], a[0][1], a[1][1]], b[0]);
+        self.matrix_f16(lower, [a[2][0], a[3][0], a[2][1], a[3][1]], b[1])
+    }
+
+    fn matrix_f16(&mut self, acc: [F32<'c>; 4], a: [I32<'c>; 4], b: [I32<'c>; 2]) -> [F32<'c>; 4] {
+        let text = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 \
+                    {$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};";
+        let constraints = format!("{}{}f,f,f,f", "=f,".repeat(4), "r,".repeat(6));
+        let words = a.into_iter().chain(b).map(|word| word.0);
+        let operands: Vec<_> = words.chain(acc.map(|sum| sum.0)).collect();
+        let types = [self.context.f32_type().into(); 4];
+        let sums = self.ptx(text, &constraints, &types, &operands, Effect::None);
+        std::array::from_fn(|at| F32(sums[at]))
     }
 
     fn matrix<T: Number<'c>>(

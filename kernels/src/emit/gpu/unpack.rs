@@ -33,6 +33,26 @@ impl<'c> Builder<'c> {
         })
     }
 
+    /// The four floats of 8 bits (e4m3) of a word as f16: bytes 0 and 1 as a pair, bytes 2 and 3.
+    /// `sm_90` only.
+    pub fn f16_of_e4m3(&mut self, word: I32<'c>) -> [I32<'c>; 2] {
+        let text = "{ .reg .b16 low, high; mov.b32 {low, high}, $2; \
+                    cvt.rn.f16x2.e4m3x2 $0, low; cvt.rn.f16x2.e4m3x2 $1, high; }";
+        let pairs = [self.word_type(); 2];
+        let pairs = self.ptx(text, "=r,=r,r", &pairs, &[word.0], Effect::None);
+        [I32(pairs[0]), I32(pairs[1])]
+    }
+
+    /// Four values as the nearest floats of 8 bits (e4m3), ties to even, those beyond the greatest as
+    /// that one; the first in byte 0. `sm_90` only.
+    pub fn e4m3_of(&mut self, values: [F32<'c>; 4]) -> I32<'c> {
+        let text = "{ .reg .b16 low, high; cvt.rn.satfinite.e4m3x2.f32 low, $2, $1; \
+                    cvt.rn.satfinite.e4m3x2.f32 high, $4, $3; mov.b32 $0, {low, high}; }";
+        let word = [self.word_type()];
+        let values = values.map(|value| value.0);
+        I32(self.ptx(text, "=r,f,f,f,f", &word, &values, Effect::None)[0])
+    }
+
     /// Integers below 2^22 as f32, exactly, without the unit for conversions.
     pub fn f32_of_small(&mut self, value: I32<'c>) -> F32<'c> {
         // 1.5 · 2^23, whose last place is 1.

@@ -173,6 +173,18 @@ impl<'c> Builder<'c> {
         self.product("k32.s32.s8.s8", "p", sums, left, right, fresh)
     }
 
+    /// `sums + left · right` of floats of 8 bits (e4m3) for 32 inner elements. The hardware keeps 13
+    /// bits of a sum: what many products add up to belongs in sums of one's own.
+    pub fn product_e4m3(
+        &mut self,
+        sums: &[F32<'c>],
+        left: Left<'c>,
+        right: Index<'c>,
+        fresh: bool,
+    ) -> Vec<F32<'c>> {
+        self.product("k32.f32.e4m3.e4m3", "p, 1, 1", sums, left, right, fresh)
+    }
+
     fn product<T: Number<'c>>(
         &mut self,
         kind: &str,

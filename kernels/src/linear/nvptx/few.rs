@@ -24,6 +24,7 @@ use super::{Arguments, Sizes, behind, weight};
 use crate::emit::gpu::WARP;
 use crate::emit::{Block, Builder, F32, I32, Index, Ptr};
 use crate::packing::rows::RUN;
+use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 /// Bytes of a weight row that a warp takes at a time.
@@ -305,7 +306,7 @@ fn multiply<'c, T: Sum<'c>>(
                 let a: Vec<_> = a.collect();
                 let sums = &mut sums[run * eights as usize..][..eights as usize];
                 for (sum, x) in sums.iter_mut().zip(&operands) {
-                    *sum = add_half(k, *sum, (&a, words), x);
+                    *sum = add_half(k, scheme, *sum, (&a, words), x);
                 }
             }
         }
@@ -317,6 +318,7 @@ fn multiply<'c, T: Sum<'c>>(
 /// `words`, of the upper and the lower rows, the half is a group.
 fn add_half<'c, T: Sum<'c>>(
     k: &mut Builder<'c>,
+    scheme: Scheme,
     sum: [T; 4],
     (a, words): (&[weight::Meeting<'c, 4>], Option<&[I32<'c>]>),
     x: &[I32<'c>],
@@ -324,11 +326,11 @@ fn add_half<'c, T: Sum<'c>>(
     let Some(words) = words else {
         return a
             .iter()
-            .fold(sum, |sum, (a, meets)| T::multiply(k, sum, *a, meets.map(|at| x[at])));
+            .fold(sum, |sum, (a, meets)| T::multiply(k, scheme, sum, *a, meets.map(|at| x[at])));
     };
     let none = [k.i32(0); 4];
     let group = a.iter().fold(none, |group, (a, meets)| {
-        <I32<'_> as Sum<'_>>::multiply(k, group, *a, meets.map(|at| x[at]))
+        <I32<'_> as Sum<'_>>::multiply(k, scheme, group, *a, meets.map(|at| x[at]))
     });
     let [upper, lower] = [0, 1].map(|rows| weight::scale_of(k, words[rows]));
     T::add_group(k, sum, group, [upper, upper, lower, lower])

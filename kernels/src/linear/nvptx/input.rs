@@ -9,6 +9,7 @@ use super::weight::values_per_unit;
 use crate::emit::gpu::piece_width;
 use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
 use crate::linear::Prologue;
+use crate::packing::fp8;
 
 /// What is done to the rows.
 #[derive(Debug, Clone, Copy)]
@@ -134,7 +135,7 @@ impl Input {
                 continue;
             };
             let values = normalised(k, *values, place.scale.zip(norm));
-            words.extend(quantized(k, values, inverse));
+            words.extend(quantized(k, self.scheme, values, inverse));
         }
         words
     }
@@ -156,21 +157,28 @@ pub(super) fn normalised<'c>(
 }
 
 /// How many steps 1 has, and the size of one, where the greatest magnitude is `most`.
-pub(crate) fn steps<'c>(k: &mut Builder<'c>, most: F32<'c>) -> [F32<'c>; 2] {
-    let (zero, limit) = (k.f32(0.0), k.f32(127.0));
+pub(crate) fn steps<'c>(k: &mut Builder<'c>, scheme: Scheme, most: F32<'c>) -> [F32<'c>; 2] {
+    let limit = if scheme == Scheme::Fp8 { fp8::MOST } else { 127.0 };
+    let (zero, limit) = (k.f32(0.0), k.f32(limit));
     let inverse = k.div(limit, most);
     let nothing = k.less_equal(most, zero);
     let inverse = k.select(nothing, zero, inverse);
     [inverse, k.div(most, limit)]
 }
 
-/// Values as the nearest whole numbers of steps, four in a word.
+/// Values as the nearest whole numbers of steps, or floats of 8 bits, four in a word.
 pub(crate) fn quantized<'c>(
     k: &mut Builder<'c>,
+    scheme: Scheme,
     values: F32<'c>,
     inverse: F32<'c>,
 ) -> Vec<I32<'c>> {
     let values = k.mul(values, inverse);
+    if scheme == Scheme::Fp8 {
+        let values = k.lanes_of(values);
+        let fours = values.chunks_exact(4);
+        return fours.map(|four| k.e4m3_of([four[0], four[1], four[2], four[3]])).collect();
+    }
     let bytes: Vec<_> =
         k.lanes_of(values).into_iter().map(|value| k.round_to_byte(value)).collect();
     bytes

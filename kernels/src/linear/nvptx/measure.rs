@@ -183,7 +183,7 @@ impl Input {
             });
             let most = k.max_of_warp(most);
             let most = team.join(k, most, 1, |k, a, b| k.max(a, b));
-            measured.steps = Some(steps(k, most));
+            measured.steps = Some(steps(k, self.scheme, most));
         }
         measured
     }

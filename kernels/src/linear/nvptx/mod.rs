@@ -202,10 +202,10 @@ fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
         let arguments = Arguments::of(k, kernel.arguments());
         let grid = kernel.grid();
         match sizes.scheme {
-            Scheme::Bf16 => warpgroup::write::<F32<'_>>(k, (shape, &sizes, &grid), |k, tile| {
+            Scheme::Int8 => warpgroup::write::<I32<'_>>(k, (shape, &sizes, &grid), |k, tile| {
                 direct::finish(k, tile, &sizes, &arguments);
             }),
-            _ => warpgroup::write::<I32<'_>>(k, (shape, &sizes, &grid), |k, tile| {
+            _ => warpgroup::write::<F32<'_>>(k, (shape, &sizes, &grid), |k, tile| {
                 direct::finish(k, tile, &sizes, &arguments);
             }),
         }
@@ -232,7 +232,8 @@ impl Sizes {
         let norm = matches!(prologue, Prologue::RmsNorm { .. });
         let takes = if norm { vec![0, 1] } else { vec![0] };
         if scheme.quantizes_activations() {
-            let kernel = Box::new(QuantizeRows { rows, k, prologue });
+            let kernel =
+                Box::new(QuantizeRows { rows, k, prologue, scheme: quantize::codes(scheme) });
             return Some(Before { kernel, takes, row_bytes: QuantizedRows { k }.row_bytes() });
         }
         let Prologue::RmsNorm { eps } = prologue else { return None };
@@ -266,7 +267,7 @@ impl Sizes {
     ) -> F32<'c> {
         match self.scheme {
             Scheme::Bf16 | Scheme::Int4 => sums,
-            Scheme::Int8 | Scheme::Int8Weight => {
+            Scheme::Int8 | Scheme::Int8Weight | Scheme::Fp8 => {
                 let place = k.at::<F32>(scales, column);
                 let scale = k.load_whole::<F32>(place, sums.width());
                 k.mul(sums, scale)

@@ -25,9 +25,17 @@ pub struct QuantizeRows {
     pub k: u32,
     /// `Direct` or `RmsNorm`.
     pub prologue: Prologue,
+    /// What the codes are, see [`codes`].
+    pub scheme: Scheme,
 }
 
-/// Where the integers of rows of `k` values stand: signed bytes, zeros up to a multiple of 64, then
+/// The scheme whose codes rows have that a weight of `scheme` meets: integers, or floats.
+#[must_use]
+pub fn codes(scheme: Scheme) -> Scheme {
+    if scheme == Scheme::Fp8 { scheme } else { Scheme::Int8 }
+}
+
+/// Where the codes of rows of `k` values stand: signed bytes or floats of 8 bits, zeros up to a multiple of 64, then
 /// what a step of the row is (f32).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuantizedRows {
@@ -65,7 +73,9 @@ impl Kernel for QuantizeRows {
     }
 
     fn symbol(&self) -> String {
-        format!("quantize_rows.{}.k{}{}", self.rows.name(), self.k, self.prologue.suffix())
+        let floats = if self.scheme == Scheme::Fp8 { ".fp8" } else { "" };
+        let suffix = self.prologue.suffix();
+        format!("quantize_rows.{}.k{}{suffix}{floats}", self.rows.name(), self.k)
     }
 
     fn arguments(&self) -> &'static [&'static str] {
@@ -115,7 +125,7 @@ impl QuantizeRows {
         let x = k.argument(0);
         let norm = (self.arguments().len() == 3).then(|| k.argument(1));
         let codes = k.argument(self.arguments().len() - 1);
-        let input = Input { k: self.k, scheme: Scheme::Int8, prologue: self.prologue };
+        let input = Input { k: self.k, scheme: self.scheme, prologue: self.prologue };
         let layout = QuantizedRows { k: self.k };
         let statistics = Statistics::carve(k, ROWS);
         k.for_this_block(&self.grid(), |k, block| {

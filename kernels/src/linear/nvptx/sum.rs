@@ -1,4 +1,7 @@
-//! What is added up, by scheme: f32 of bf16 and of scaled groups of integers, i32 of signed bytes.
+//! What is added up, by scheme: f32 of bf16, of floats of 8 bits and of scaled groups of integers,
+//! i32 of signed bytes.
+
+use sail_ir::scheme::Scheme;
 
 use crate::emit::gpu::Left;
 use crate::emit::{Builder, Carried, Element, F32, I32, Index, Number};
@@ -8,11 +11,22 @@ pub trait Sum<'c>: Number<'c> + Element<'c> + Carried<'c> {
     fn zero(k: &mut Builder<'c>) -> Self;
 
     /// `sum + a · b` over 32 bytes of each row; fragments as in [`crate::emit::gpu::matrix`].
-    fn multiply(k: &mut Builder<'c>, sum: [Self; 4], a: [I32<'c>; 4], b: [I32<'c>; 2])
-    -> [Self; 4];
+    fn multiply(
+        k: &mut Builder<'c>,
+        scheme: Scheme,
+        sum: [Self; 4],
+        a: [I32<'c>; 4],
+        b: [I32<'c>; 2],
+    ) -> [Self; 4];
 
-    /// As [`Builder::product_bf16`] or [`Builder::product_int8`], both sides in shared memory.
-    fn product(k: &mut Builder<'c>, sums: &[Self], left: Index<'c>, right: Index<'c>) -> Vec<Self>;
+    /// As [`Builder::product_bf16`] or those of other elements, both sides in shared memory.
+    fn product(
+        k: &mut Builder<'c>,
+        scheme: Scheme,
+        sums: &[Self],
+        sides: [Index<'c>; 2],
+        fresh: bool,
+    ) -> Vec<Self>;
 
     /// `sum + group · scale`, each of the group's sums having its scale.
     fn add_group(
@@ -33,15 +47,28 @@ impl<'c> Sum<'c> for F32<'c> {
 
     fn multiply(
         k: &mut Builder<'c>,
+        scheme: Scheme,
         sum: [Self; 4],
         a: [I32<'c>; 4],
         b: [I32<'c>; 2],
     ) -> [Self; 4] {
-        k.matrix_bf16(sum, a, b)
+        match scheme {
+            Scheme::Fp8 => k.matrix_e4m3(sum, a, b),
+            _ => k.matrix_bf16(sum, a, b),
+        }
     }
 
-    fn product(k: &mut Builder<'c>, sums: &[Self], left: Index<'c>, right: Index<'c>) -> Vec<Self> {
-        k.product_bf16(sums, Left::Shared(left), right, false)
+    fn product(
+        k: &mut Builder<'c>,
+        scheme: Scheme,
+        sums: &[Self],
+        [left, right]: [Index<'c>; 2],
+        fresh: bool,
+    ) -> Vec<Self> {
+        match scheme {
+            Scheme::Fp8 => k.product_e4m3(sums, Left::Shared(left), right, fresh),
+            _ => k.product_bf16(sums, Left::Shared(left), right, fresh),
+        }
     }
 
     fn add_group(
@@ -69,6 +96,7 @@ impl<'c> Sum<'c> for I32<'c> {
 
     fn multiply(
         k: &mut Builder<'c>,
+        _: Scheme,
         sum: [Self; 4],
         a: [I32<'c>; 4],
         b: [I32<'c>; 2],
@@ -76,8 +104,14 @@ impl<'c> Sum<'c> for I32<'c> {
         k.matrix_int8(sum, a, b)
     }
 
-    fn product(k: &mut Builder<'c>, sums: &[Self], left: Index<'c>, right: Index<'c>) -> Vec<Self> {
-        k.product_int8(sums, Left::Shared(left), right, false)
+    fn product(
+        k: &mut Builder<'c>,
+        _: Scheme,
+        sums: &[Self],
+        [left, right]: [Index<'c>; 2],
+        fresh: bool,
+    ) -> Vec<Self> {
+        k.product_int8(sums, Left::Shared(left), right, fresh)
     }
 
     fn add_group(_: &mut Builder<'c>, _: [Self; 4], _: [I32<'c>; 4], _: [F32<'c>; 4]) -> [Self; 4] {

@@ -62,10 +62,15 @@ fn problems(scheme: Scheme) -> Vec<Box<dyn Kernel>> {
     ]
 }
 
-/// Assemble the kernels that `problems` get for at most `most_rows` rows.
-fn assemble(problems: &[Box<dyn Kernel>], most_rows: u32, most_registers: u32) {
-    for name in ["sm_80", "sm_90"] {
-        let target = Target::parse(name).unwrap();
+/// The CUDA targets that have `scheme`.
+fn targets(scheme: Scheme) -> impl Iterator<Item = Target> {
+    let targets = ["sm_80", "sm_90"].map(|name| Target::parse(name).unwrap());
+    targets.into_iter().filter(move |target| scheme.missing_on(target).is_none())
+}
+
+/// Assemble the kernels that `problems` of a scheme get for at most `most_rows` rows.
+fn assemble(scheme: Scheme, problems: &[Box<dyn Kernel>], most_rows: u32, most_registers: u32) {
+    for target in targets(scheme) {
         let kernels: Vec<_> = problems
             .iter()
             .map(|problem| problem.on_gpu_for(&target, most_rows).expect("it has code"))
@@ -82,7 +87,7 @@ fn assemble(problems: &[Box<dyn Kernel>], most_rows: u32, most_registers: u32) {
         assert_eq!(cubin.warnings, Vec::<String>::new());
         assert_eq!(cubin.usage.len(), kernels.len());
         for usage in &cubin.usage {
-            eprintln!("{name} {} {}", usage.registers, usage.entry);
+            eprintln!("{target} {} {}", usage.registers, usage.entry);
             assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
             assert!(usage.registers <= most_registers, "{usage:?}");
         }
@@ -92,7 +97,7 @@ fn assemble(problems: &[Box<dyn Kernel>], most_rows: u32, most_registers: u32) {
 #[test]
 fn products_of_many_rows_assemble_without_spills() {
     for scheme in Scheme::ALL {
-        assemble(&problems(scheme), 8192, 168);
+        assemble(scheme, &problems(scheme), 8192, 168);
     }
 }
 
@@ -107,7 +112,7 @@ fn products_of_few_rows_assemble_without_spills() {
             problems.push(normed([n, k], Rows::TOKENS, scheme, norm, Epilogue::NONE));
         }
         for most_rows in [1, 16, 32] {
-            assemble(&problems, most_rows, 255);
+            assemble(scheme, &problems, most_rows, 255);
         }
     }
 }
@@ -121,7 +126,11 @@ fn drawn(seed: u64, count: usize, scale: f32) -> (Vec<u8>, Vec<f64>) {
 }
 
 fn taken(scheme: Scheme, x: Vec<f64>, k: usize) -> Vec<f64> {
-    if scheme.quantizes_activations() { reference::quantized_rows(&x, k) } else { x }
+    match scheme {
+        Scheme::Fp8 => reference::float8_rows(&x, k),
+        scheme if scheme.quantizes_activations() => reference::quantized_rows(&x, k),
+        _ => x,
+    }
 }
 
 /// Hold the kernel for at most `most_rows` rows against the twin, at `rows` rows.
@@ -133,7 +142,7 @@ fn check_linear(
 ) {
     let (buffers, want) = linear_case(sizes, scheme, around, rows);
     let problem = normed(sizes, Rows::TOKENS, scheme, around.0, around.1);
-    check(problem.as_ref(), &buffers, &want, (rows, most_rows));
+    check(scheme, problem.as_ref(), &buffers, &want, (rows, most_rows));
 }
 
 /// Arguments of a `linear`, and what its twin makes of them.
@@ -202,12 +211,17 @@ fn check_gated(
     let h = taken(scheme, h, k);
     let want = reference::gate_up_silu(&h, [&values[0], &values[1]], k, Rounding::Bf16);
     buffers.extend([packed, poisoned(2 * want.len())]);
-    check(&problem, &buffers, &want, (rows, most_rows));
+    check(scheme, &problem, &buffers, &want, (rows, most_rows));
 }
 
-fn check(problem: &dyn Kernel, buffers: &[Vec<u8>], want: &[f64], (rows, most_rows): (usize, u32)) {
-    for name in ["sm_80", "sm_90"] {
-        let target = Target::parse(name).unwrap();
+fn check(
+    scheme: Scheme,
+    problem: &dyn Kernel,
+    buffers: &[Vec<u8>],
+    want: &[f64],
+    (rows, most_rows): (usize, u32),
+) {
+    for target in targets(scheme) {
         let kernel = problem.on_gpu_for(&target, most_rows).expect("it has code");
         check_on(&target, kernel.as_ref(), buffers, want, rows);
     }

@@ -359,7 +359,7 @@ fn multiply_step<'c, T: Sum<'c>>(
                 let a = matrices(k, *left, (16 * row, layout.left_step));
                 for (column, b) in b.iter().enumerate() {
                     let sum = &mut sums[row as usize * n as usize + column];
-                    *sum = T::multiply(k, *sum, [a[0], a[1], a[2], a[3]], *b);
+                    *sum = T::multiply(k, layout.scheme, *sum, [a[0], a[1], a[2], a[3]], *b);
                 }
             }
         }
@@ -387,7 +387,8 @@ fn multiply_step<'c, T: Sum<'c>>(
         for (row, a) in a.iter().enumerate() {
             let none = [k.i32(0); 4];
             let group = a.iter().zip(&b).fold(none, |group, (a, b)| {
-                <I32<'_> as Sum<'_>>::multiply(k, group, [a[0], a[1], a[2], a[3]], *b)
+                let a = [a[0], a[1], a[2], a[3]];
+                <I32<'_> as Sum<'_>>::multiply(k, layout.scheme, group, a, *b)
             });
             let sum = &mut sums[row * n as usize + column as usize];
             *sum = T::add_group(k, *sum, group, [first, second, first, second]);

@@ -61,7 +61,9 @@ impl Warpgroups {
             return None;
         }
         let processors = target.gpu()?.processors;
-        let columns = (2..=8).rev().map(|runs| 32 * runs);
+        // Floats of 8 bits need registers for the sums of a step besides those of all.
+        let most = if sizes.scheme == Scheme::Fp8 { 4 } else { 8 };
+        let columns = (2..=most).rev().map(|runs| 32 * runs);
         let columns = columns.min_by_key(|columns| {
             Self::cost([sizes.weight_rows(), most_rows], *columns, processors)
         });
@@ -133,6 +135,7 @@ impl Warpgroups {
 #[derive(Clone, Copy)]
 struct Ring<'c> {
     shape: Warpgroups,
+    scheme: Scheme,
     stages: Ptr<'c>,
     barriers: Ptr<'c>,
 }
@@ -162,7 +165,7 @@ pub(crate) fn write<'c, T: Sum<'c>>(
 ) {
     let stages = k.shared(shape.stages * shape.stage_bytes(), 1024);
     let barriers = k.shared(shape.stages * 16, 16);
-    let ring = Ring { shape, stages, barriers };
+    let ring = Ring { shape, scheme: sizes.scheme, stages, barriers };
     let (thread, zero) = (k.thread(), k.index(0));
     let one = k.equal(thread, zero);
     k.when(one, |k| {
@@ -186,7 +189,10 @@ pub(crate) fn write<'c, T: Sum<'c>>(
             k.take_registers(REGISTERS[0]);
             k.for_items_of_block(grid, |k, turn, block| {
                 let before = k.mul_constant(turn, steps);
-                let sums = multiply::<T>(k, ring, (before, steps));
+                let sums = match sizes.scheme {
+                    Scheme::Fp8 => multiply_apart::<T>(k, ring, (before, steps)),
+                    _ => multiply::<T>(k, ring, (before, steps)),
+                };
                 let first = k.mul_constant(block.first_column, shape.columns.into());
                 finish(k, Tile { sums: &sums, block, first });
             });
@@ -259,8 +265,8 @@ fn multiply<'c, T: Sum<'c>>(
         let [left, right] = [left, right].map(|place| k.descriptor(place, 1024, Swizzle::Bytes128));
         let mut sums = k.begin_products_on(&sums);
         for at in 0..STEP / 32 {
-            let [left, right] = [left, right].map(|d| k.add_constant(d, 2 * at));
-            sums = T::product(k, &sums, left, right);
+            let sides = [left, right].map(|d| k.add_constant(d, 2 * at));
+            sums = T::product(k, ring.scheme, &sums, sides, false);
         }
         k.commit_products();
         // This step's products are under way; those of the one before have read their stage.
@@ -274,6 +280,37 @@ fn multiply<'c, T: Sum<'c>>(
     let last = k.add_constant(before, steps - 1);
     free(k, ring, last);
     sums
+}
+
+/// As [`multiply`], each step in sums of its own that are added to the others as f32: those of the
+/// hardware have too few bits for many products of 8-bit floats.
+fn multiply_apart<'c, T: Sum<'c>>(
+    k: &mut Builder<'c>,
+    ring: Ring<'c>,
+    (before, steps): (Index<'c>, u64),
+) -> Vec<T> {
+    let warp = k.warp();
+    let half = k.div_constant(warp, 4);
+    let half = k.mul_constant(half, ring.shape.left_bytes() / 2);
+    let zeros: Vec<T> = (0..ring.shape.columns / 2).map(|_| T::zero(k)).collect();
+    let (zero, end) = (k.index(0), k.index(steps));
+    k.fold(zero, end, 1, zeros.clone(), |k, step, sums| {
+        let at = k.add(before, step);
+        let (left, [full, _], parity) = ring.stage(k, at);
+        k.wait_for_phase(full, parity);
+        let right = k.at_bytes_constant(left, ring.shape.left_bytes());
+        let left = k.at_bytes(left, half);
+        let [left, right] = [left, right].map(|place| k.descriptor(place, 1024, Swizzle::Bytes128));
+        let mut parts = k.begin_products_on(&zeros);
+        for at in 0..STEP / 32 {
+            let sides = [left, right].map(|d| k.add_constant(d, 2 * at));
+            parts = T::product(k, ring.scheme, &parts, sides, at == 0);
+        }
+        k.commit_products();
+        let parts = k.wait_for_products(0, &parts);
+        free(k, ring, at);
+        sums.into_iter().zip(parts).map(|(sum, part)| k.add(sum, part)).collect()
+    })
 }
 
 /// This warp has read the stage of a step.

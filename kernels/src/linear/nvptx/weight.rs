@@ -61,7 +61,7 @@ impl<'c> Rows<'c> {
 pub const fn values_per_unit(scheme: Scheme) -> u64 {
     match scheme {
         Scheme::Bf16 => 8,
-        Scheme::Int8 | Scheme::Int8Weight => 16,
+        Scheme::Int8 | Scheme::Int8Weight | Scheme::Fp8 => 16,
         Scheme::Int4 => 32,
     }
 }
@@ -70,7 +70,7 @@ pub const fn values_per_unit(scheme: Scheme) -> u64 {
 #[must_use]
 pub const fn bytes_of_x(scheme: Scheme) -> u64 {
     match scheme {
-        Scheme::Bf16 | Scheme::Int8 => 1,
+        Scheme::Bf16 | Scheme::Int8 | Scheme::Fp8 => 1,
         Scheme::Int8Weight | Scheme::Int4 => 2,
     }
 }
