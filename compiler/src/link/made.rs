@@ -194,7 +194,7 @@ mod tests {
         let mut bytes = vec![0; Source::Packed(packed.clone()).bytes() as usize];
         for fill in &maker.fills {
             for index in 0..fill.words() {
-                let at = fill.place(index) as usize;
+                let at = (fill.offset + fill.place(index)) as usize;
                 assert_eq!(bytes[at..at + 4], [0; 4], "written twice: {fill:?}");
                 bytes[at..at + 4].copy_from_slice(&fill.word(index).to_le_bytes());
             }
