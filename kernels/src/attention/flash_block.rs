@@ -1,5 +1,6 @@
 //! Attention for CUDA targets: blocks of query vectors that walk the pages together (prefill, image
-//! tiles), and rows whose pages are shared out among warps (decode).
+//! tiles; on `sm_90` where [`super::wgmma`] does not fit), and rows whose pages are shared out among warps
+//! (decode).
 
 use super::flash::{Flash, PAGE, Source, State, VECTORS};
 use super::flash_alone::alone;

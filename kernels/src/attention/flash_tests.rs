@@ -16,7 +16,7 @@ use crate::table::template;
 
 const PAGE: usize = 64;
 
-fn drawn(seed: u64, count: usize) -> (Vec<u8>, Vec<f64>) {
+pub(super) fn drawn(seed: u64, count: usize) -> (Vec<u8>, Vec<f64>) {
     let bytes = bf16_bytes(&random(seed, count));
     let values = bf16_values(&bytes).into_iter().map(f64::from).collect();
     (bytes, values)
@@ -155,7 +155,7 @@ fn attention_over(scheme: CacheScheme, Heads { query, kv, dim }: Heads) -> Atten
     Attention::new(query as u32, kv as u32, layout)
 }
 
-fn close(family: &str, got: &[u8], want: &[f64]) {
+pub(super) fn close(family: &str, got: &[u8], want: &[f64]) {
     let row = template(family).expect("every template has a row");
     let beyond = row.tolerance.first_beyond(&bf16_values(got), want);
     assert_eq!(beyond, None, "(index, got, want)");

@@ -3,12 +3,14 @@
 use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 
-use super::super::flash_tests::{Case, attention, run_of};
+use super::super::flash_tests::{Case, attention, close, drawn, run_of};
 use crate::attention::TileAttention;
+use crate::emit::gpu::simulate::Simulated;
+use crate::emit::run::{Counts, poisoned};
 use crate::kernel::Kernel;
 use crate::ptx::ptx;
 use crate::ptxas;
-use crate::reference::{Heads, Row};
+use crate::reference::{self, Heads, Rounding, Row};
 
 fn by_warpgroups(heads: Heads, most_rows: u32) -> Box<dyn Kernel> {
     let target = Target::parse("sm_90").unwrap();
@@ -58,6 +60,24 @@ fn a_row_is_the_same_whatever_its_neighbours() {
             let part = run(heads, (&[160, 9], &rows[..cut]), most_rows);
             assert_eq!(part, together[..part.len()], "{cut} rows of at most {most_rows}");
         }
+    }
+}
+
+#[test]
+fn a_tile_is_not_touched_by_what_stands_after_it() {
+    for (patches, dim) in [(100, 64), (130, 128)] {
+        let sizes = Heads { query: 2, kv: 2, dim };
+        let (mut qkv, values) = drawn(4, patches * 3 * 2 * dim);
+        let want = reference::tile_attention(&values, patches, sizes, Rounding::Bf16);
+        // The second tile is no numbers; boxes of the first one's last step reach into it.
+        qkv.extend(vec![0xff; qkv.len()]);
+        let target = Target::parse("sm_90").unwrap();
+        let problem = TileAttention::new(patches as u32, 2, dim as u32);
+        let kernel = problem.on_gpu_for(&target, 2).expect("it has code");
+        let counts = Counts { images: 2, ..Counts::default() };
+        let buffers = vec![qkv, poisoned(4 * want.len())];
+        let after = Simulated::new(kernel.as_ref(), &target).run(counts, &buffers);
+        close("tile_attention", &after[1][..2 * want.len()], &want);
     }
 }
 
