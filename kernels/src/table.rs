@@ -147,7 +147,7 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_gate_up_silu",
         twin: "grouped_gate_up_silu",
         tolerance: ROUNDED_ONCE,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "grouped_gate_up_silu_int4",
@@ -171,7 +171,7 @@ pub const KERNELS: &[Template] = &[
         name: "grouped_linear",
         twin: "grouped_linear",
         tolerance: ROUNDED_ONCE,
-        targets: X86_64,
+        targets: BOTH,
     },
     Template {
         name: "grouped_linear_int4",
