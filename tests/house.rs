@@ -2,9 +2,11 @@
 //! costs seconds. `cargo test -p sail-tests -- PART_OF_A_NAME` runs some; `--list`, `--times`,
 //! `--record-cases`.
 
+mod assembled;
 mod cli;
 mod e2e;
 mod filetests;
+mod mutants;
 mod numerics;
 mod tidy;
 
@@ -21,6 +23,8 @@ fn main() -> ExitCode {
         ("numerics", numerics::tests()),
         ("cli", cli::tests()),
         ("e2e", e2e::tests()),
+        ("assembled", assembled::tests()),
+        ("mutants", mutants::tests()),
     ];
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some(at) = arguments.iter().position(|word| word == "--record-cases") {

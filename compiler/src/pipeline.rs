@@ -10,7 +10,7 @@ use sail_ir::output;
 use sail_ir::target::Target;
 use sail_kernels::packing::fill::FillWeights;
 use sail_kernels::ptx::Ptx;
-use sail_kernels::{ptx, ptxas};
+use sail_kernels::{Kernel, ptx, ptxas};
 use sail_models::{Model, WeightSource};
 
 use crate::calibrate::Calibration;
@@ -132,27 +132,51 @@ pub fn calibrate(
 /// Hand the kernels of the checkpoint in `dir`, shaped by rule, to `search`; those for looking inside
 /// are left out.
 ///
-/// Refuses what [`sail_models::open`] and `search` refuse, and a target that this machine does not run.
+/// Refuses what [`kernels`] and `search` refuse, and a target that this machine does not run.
 pub fn tune<T>(
     dir: &Path,
     options: &Options,
-    search: impl FnOnce(&[&dyn sail_kernels::Kernel]) -> Result<T, Failure>,
+    search: impl FnOnce(&[&dyn Kernel]) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     quality::runs_here(&options.target).map_err(boxed)?;
+    planned(dir, options, |draft| {
+        let functions = draft.plan.functions.iter().filter(|it| !it.name.ends_with(".taps"));
+        let steps = functions.flat_map(|function| function.steps.iter());
+        let used: BTreeSet<_> = steps.map(|(_, step)| step.kernel.index()).collect();
+        let kernels: Vec<_> = used.into_iter().map(|at| draft.kernels[at].as_ref()).collect();
+        search(&kernels)
+    })
+}
+
+/// Hand every kernel of the artifact that `dir` would become to `take`, in the order of its plan.
+///
+/// Refuses what [`sail_models::open`] and `take` refuse, and an op that has no kernel on the target.
+pub fn kernels<T>(
+    dir: &Path,
+    options: &Options,
+    take: impl FnOnce(&[&dyn Kernel]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    planned(dir, options, |draft| {
+        let kernels: Vec<_> = draft.kernels.iter().map(AsRef::as_ref).collect();
+        take(&kernels)
+    })
+}
+
+/// The plan of the checkpoint in `dir`, without its code.
+fn planned<T>(
+    dir: &Path,
+    options: &Options,
+    take: impl FnOnce(&Draft) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let model = sail_models::open(dir, options.weights).map_err(boxed)?;
     let context = dialect::context();
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
     let passes = Passes::new(settings(options, &bounds).map_err(boxed)?).map_err(boxed)?;
     let fused = passes.fuse(import::graph(&context, &model.spec));
     let packed = passes.quantize(fused).map_err(boxed)?;
-    let kernels = passes.lower(packed);
     let known = Known::of(options, &model)?;
-    let draft = build::draft(&kernels, known.given(options, &bounds)).map_err(boxed)?;
-    let functions = draft.plan.functions.iter().filter(|it| !it.name.ends_with(".taps"));
-    let steps = functions.flat_map(|function| function.steps.iter());
-    let used: BTreeSet<_> = steps.map(|(_, step)| step.kernel.index()).collect();
-    let kernels: Vec<_> = used.into_iter().map(|at| draft.kernels[at].as_ref()).collect();
-    search(&kernels)
+    let draft = build::draft(&passes.lower(packed), known.given(options, &bounds));
+    take(&draft.map_err(boxed)?)
 }
 
 /// The text of a stage, without going further.
@@ -394,7 +418,7 @@ impl Draft {
 
     fn print(
         &self,
-        text: impl Fn(&dyn sail_kernels::Kernel) -> Result<String, sail_kernels::EmitError>,
+        text: impl Fn(&dyn Kernel) -> Result<String, sail_kernels::EmitError>,
     ) -> Result<String, Failure> {
         let texts = self.kernels.iter().map(|kernel| text(kernel.as_ref()));
         Ok(texts.collect::<Result<Vec<_>, _>>().map_err(boxed)?.join("\n"))

@@ -1,5 +1,6 @@
 //! Experts stored by a profile: every answer as without it, the same file every time.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +14,14 @@ use sail_tests::recorded::{RECORDED, Recorded};
 use sailc::golden::Golden;
 use sailc::options::Options;
 
+use super::gpu::{TARGETS, on_gpu, succeeds};
 use super::observed::{observed, same_bits};
 
 /// With experts: one in the repository, one beside it.
 const EXPERTS: [Recorded; 2] = [RECORDED[1], RECORDED[4]];
+
+/// With experts, small enough for a simulated GPU.
+const SMALL: [Recorded; 2] = [RECORDED[1], RECORDED[2]];
 
 pub fn tests() -> Vec<Test> {
     let same = EXPERTS.map(|recorded| {
@@ -24,6 +29,16 @@ pub fn tests() -> Vec<Test> {
         Test::new(name, move || same_bytes(&recorded))
     });
     let mut tests = Vec::from(same);
+    for recorded in SMALL {
+        for (target, gpu) in TARGETS {
+            let name = format!(
+                "{} on a simulated {target} answers with the same bytes however experts stand",
+                recorded.name
+            );
+            let test = Test::new(name, move || same_on_gpu(&recorded, target, gpu));
+            tests.push(if recorded.name == "odd-moe" { test } else { test.long() });
+        }
+    }
     tests.push(Test::new("two compiles by one profile give the same bytes", same_file_twice));
     tests
 }
@@ -77,15 +92,61 @@ fn same_bytes(recorded: &Recorded) -> Result<(), Outcome> {
         let want = observed(&plain, &golden)?;
         for load in LOADS {
             let placed = compiled(recorded, &target, load, (folder.path(), 2))?;
-            let hash = |path: &Path| -> Result<String, Outcome> {
-                Ok(Artifact::open(path).map_err(told)?.weights().blake3.clone())
-            };
             assert_ne!(hash(&plain)?, hash(&placed)?, "{}: the order is not in the file", load.0);
             let got = observed(&placed, &golden)?;
             same_bits(&got, &want, &format!("{target} {}", load.0));
         }
     }
     Ok(())
+}
+
+/// Of all weights.
+fn hash(artifact: &Path) -> Result<String, Outcome> {
+    Ok(Artifact::open(artifact).map_err(told)?.weights().blake3.clone())
+}
+
+/// Ids and every value that can be tapped, of the golden's prompts without pictures.
+fn same_on_gpu(recorded: &Recorded, target: &str, gpu: &str) -> Result<(), Outcome> {
+    let golden = Golden::open(&recorded.paths()?.1).map_err(told)?;
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let target = Target::parse(target).map_err(told)?;
+    let plain = artifact(recorded, &target)?;
+    let want = answered(&plain, &golden, gpu)?;
+    assert!(!want.is_empty(), "no case without pictures");
+    for load in [LOADS[0], LOADS[2]] {
+        let placed = compiled(recorded, &target, load, (folder.path(), 2))?;
+        assert_ne!(hash(&plain)?, hash(&placed)?, "{}: the order is not in the file", load.0);
+        assert!(answered(&placed, &golden, gpu)? == want, "{target} {}: other bytes", load.0);
+    }
+    Ok(())
+}
+
+/// Names and bytes of all that `sail run` writes for a case: one entry a file, and what it printed.
+type Answer = BTreeMap<String, Vec<u8>>;
+
+fn answered(artifact: &Path, golden: &Golden, gpu: &str) -> Result<Vec<Answer>, Outcome> {
+    let mut answers = Vec::new();
+    for case in golden.cases() {
+        if case.tiles().map_err(told)?.is_some() {
+            continue;
+        }
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let (ids, taps) = (folder.path().join("ids.json"), folder.path().join("taps"));
+        fs::write(&ids, format!("{:?}", case.ids().map_err(told)?)).map_err(failed)?;
+        let mut run = on_gpu("sail", gpu)?;
+        run.args(["run", "--temperature", "0", "--context", "256", "--max-tokens", "4"]);
+        run.args(["--tap", "*", "--tap-out"]).arg(&taps).arg("--ids-json").arg(&ids);
+        let said = succeeds(run.arg(artifact))?;
+        let mut answer = Answer::from([("said".to_owned(), said.into_bytes())]);
+        for file in fs::read_dir(&taps).map_err(failed)? {
+            let file = file.map_err(failed)?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            answer.insert(name, fs::read(file.path()).map_err(failed)?);
+        }
+        assert!(answer.len() > 3, "hardly anything was tapped: {:?}", answer.keys());
+        answers.push(answer);
+    }
+    Ok(answers)
 }
 
 fn same_file_twice() -> Result<(), Outcome> {

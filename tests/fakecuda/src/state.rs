@@ -13,6 +13,7 @@ use crate::answer::{
     NOT_INITIALIZED, OUT_OF_MEMORY, comes_later,
 };
 use crate::faults::{Call, Faults};
+use crate::mutants::Mutants;
 
 /// Shared memory that a block has without asking for more.
 const FREE_SHARED: u32 = 48 << 10;
@@ -21,6 +22,7 @@ const FREE_SHARED: u32 = 48 << 10;
 pub struct State {
     pub faults: Faults,
     pub ready: bool,
+    mutants: Option<Mutants>,
     /// What every call answers from now on.
     lost: Option<u32>,
     pub gpu: Device,
@@ -58,11 +60,26 @@ pub struct Work {
     pub early: bool,
 }
 
+impl Work {
+    /// As the simulator takes it.
+    pub fn launch(&self, options: Options) -> Launch<'_> {
+        Launch {
+            grid: self.grid,
+            block: self.block,
+            dynamic_shared: self.shared,
+            params: &self.params,
+            options: Options { cluster: self.cluster, programmatic: self.early, ..options },
+        }
+    }
+}
+
 /// The state, for one call.
 pub fn state() -> MutexGuard<'static, State> {
     static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| {
+        let faults = Faults::of_environment();
         Mutex::new(State {
-            faults: Faults::of_environment(),
+            mutants: faults.mutants.as_deref().map(Mutants::open),
+            faults,
             ready: false,
             lost: None,
             gpu: Device::new(),
@@ -154,17 +171,15 @@ impl State {
         if self.lost.is_some() {
             return Ok(());
         }
-        let options =
-            Options { cluster: work.cluster, programmatic: work.early, ..Options::default() };
-        let launch = Launch {
-            grid: work.grid,
-            block: work.block,
-            dynamic_shared: work.shared,
-            params: &work.params,
-            options,
+        let done = match &mut self.mutants {
+            Some(mutants) => mutants.carry_out(&self.gpu, work),
+            None => {
+                let launch = work.launch(Options::default());
+                work.module.launch(&self.gpu, &work.name, &launch).map(drop)
+            }
         };
-        match work.module.launch(&self.gpu, &work.name, &launch) {
-            Ok(_) => Ok(()),
+        match done {
+            Ok(()) => Ok(()),
             Err(fault) => {
                 say(&fault);
                 if fault.kind == Kind::Launch {

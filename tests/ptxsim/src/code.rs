@@ -399,3 +399,14 @@ pub(crate) struct Kernel {
     /// It waits for, or counts with, other blocks.
     pub talks: bool,
 }
+
+impl Kernel {
+    /// Does it multiply matrices?
+    pub fn multiplies(&self) -> bool {
+        self.code.iter().any(|instruction| match &instruction.op {
+            Op::Mma(_) => true,
+            Op::Hopper(op) => matches!(**op, Hopper::Wgmma(_)),
+            _ => false,
+        })
+    }
+}

@@ -3,6 +3,7 @@
 //! Words are relaxed atomics, so that blocks may run on several threads. Beside each pair of bytes
 //! stand two records: its last write and its last read, by launch, block, thread and clock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::fault::{Fault, Kind};
@@ -21,7 +22,9 @@ pub(crate) const MAX_CLOCK: u32 = (1 << 18) - 1;
 /// The memory of a device. Launches need it shared; allocating and freeing need it alone.
 #[derive(Debug, Default)]
 pub struct Device {
-    allocations: Vec<Allocation>,
+    allocations: Vec<Arc<Allocation>>,
+    /// For each of them: another device has it, too, and no kernel may write to it here.
+    frozen: Vec<bool>,
     end: u64,
     launches: AtomicU32,
     /// Launches up to this one have ended before any later one starts.
@@ -98,13 +101,14 @@ impl Device {
         let base = self.end;
         self.end = (base + bytes + GAP).next_multiple_of(256);
         let grains = (bytes as usize).div_ceil(GRAIN);
-        self.allocations.push(Allocation {
+        self.allocations.push(Arc::new(Allocation {
             base,
             bytes,
             words: zeros(bytes.div_ceil(4) as usize),
             written: zeros(grains),
             read: zeros(grains),
-        });
+        }));
+        self.frozen.push(false);
         base
     }
 
@@ -113,6 +117,7 @@ impl Device {
         let found = self.allocations.iter().position(|allocation| allocation.base == base);
         if let Some(at) = found {
             self.allocations.remove(at);
+            self.frozen.remove(at);
         }
         found.is_some()
     }
@@ -121,6 +126,11 @@ impl Device {
     pub fn allocation(&self, address: u64) -> Option<(u64, u64)> {
         let found = &self.allocations[self.index(address)?];
         Some((found.base, found.bytes))
+    }
+
+    /// Base and size of each allocation.
+    pub fn allocations(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.allocations.iter().map(|it| (it.base, it.bytes))
     }
 
     /// Copy `data` to `address`; its bytes count as written.
@@ -201,11 +211,70 @@ impl Device {
     }
 
     fn holding(&self, address: u64, bytes: u64) -> Result<&Allocation, Fault> {
-        let found = self.index(address).map(|at| &self.allocations[at]);
+        let found = self.index(address).map(|at| self.at(at));
         found.filter(|it| it.base + it.bytes - address >= bytes).ok_or_else(|| {
             let sentence = format!("no allocation holds {bytes} bytes at {address:#x}");
             Fault::new(Kind::OutOfBounds, sentence)
         })
+    }
+
+    /// A device with the same memory at the same addresses: a copy of each allocation that `own` takes
+    /// by its base; the others are shared, and there a kernel that writes to one breaks a rule.
+    #[must_use]
+    pub fn fork(&self, own: impl Fn(u64) -> bool) -> Self {
+        let frozen: Vec<bool> = self.allocations.iter().map(|it| !own(it.base)).collect();
+        let allocations = self.allocations.iter().zip(&frozen);
+        let allocations = allocations.map(|(it, frozen)| match frozen {
+            true => Arc::clone(it),
+            false => Arc::new(it.copied()),
+        });
+        let [launches, settled] =
+            [&self.launches, &self.settled].map(|count| AtomicU32::new(count.load(Relaxed)));
+        Self { allocations: allocations.collect(), frozen, end: self.end, launches, settled }
+    }
+
+    /// Bases of the allocations that the last launch wrote to.
+    #[must_use]
+    pub fn touched(&self) -> Vec<u64> {
+        let last = self.launches.load(Relaxed);
+        let by_last = |word: &AtomicU64| Record::unpack(word.load(Relaxed)).launch == last;
+        let touched = self.allocations.iter().filter(|it| it.written.iter().any(by_last));
+        touched.map(|it| it.base).collect()
+    }
+
+    /// Whether the allocation at `base` holds the same values here and in `other`, and of the same bytes
+    /// it is known there and here that they were written.
+    #[must_use]
+    pub fn same_in(&self, other: &Self, base: u64) -> bool {
+        let [Some(mine), Some(theirs)] = [self, other].map(|it| it.index(base).map(|at| it.at(at)))
+        else {
+            return false;
+        };
+        let word = |word: &AtomicU32| word.load(Relaxed);
+        let set = |grain: &AtomicU64| grain.load(Relaxed) & 3;
+        mine.bytes == theirs.bytes
+            && mine.words.iter().map(word).eq(theirs.words.iter().map(word))
+            && mine.written.iter().map(set).eq(theirs.written.iter().map(set))
+    }
+
+    /// Count every byte of the allocation at `base` as written: what never was is zero, and so is what
+    /// would be no number, or one of 512 or more, as bf16.
+    pub fn fill(&self, base: u64) {
+        const LARGE: u32 = 0x87;
+        let Some(at) = self.index(base) else { return };
+        let allocation = self.at(at);
+        for word in &allocation.words {
+            let halves = [0, 16].map(|by| (word.load(Relaxed) >> by & 0xffff, by));
+            let kept = halves.into_iter().filter(|(half, _)| half >> 7 & 0xff <= LARGE);
+            word.store(kept.fold(0, |word, (half, by)| word | half << by), Relaxed);
+        }
+        for grain in &allocation.written {
+            grain.fetch_or(3, Relaxed);
+        }
+    }
+
+    pub(crate) fn is_frozen(&self, index: usize) -> bool {
+        self.frozen[index]
     }
 
     pub(crate) fn index(&self, address: u64) -> Option<usize> {
@@ -215,7 +284,7 @@ impl Device {
     }
 
     pub(crate) fn allocation_at(&self, index: usize) -> Option<&Allocation> {
-        self.allocations.get(index)
+        self.allocations.get(index).map(Arc::as_ref)
     }
 
     pub(crate) fn at(&self, index: usize) -> &Allocation {
@@ -244,6 +313,20 @@ impl Device {
 }
 
 impl Allocation {
+    fn copied(&self) -> Self {
+        let copied = |records: &[AtomicU64]| -> Vec<AtomicU64> {
+            records.iter().map(|word| AtomicU64::new(word.load(Relaxed))).collect()
+        };
+        let words = self.words.iter().map(|word| AtomicU32::new(word.load(Relaxed)));
+        Self {
+            base: self.base,
+            bytes: self.bytes,
+            words: words.collect(),
+            written: copied(&self.written),
+            read: copied(&self.read),
+        }
+    }
+
     /// `size` bytes at `offset`, which is a multiple of `size`.
     pub(crate) fn get(&self, offset: u64, size: u32) -> u64 {
         let word = u64::from(self.words[(offset / 4) as usize].load(Relaxed));

@@ -1,7 +1,7 @@
 //! The public face: modules, launches, statistics.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::code::Kernel;
 use crate::decode::decode;
@@ -43,13 +43,15 @@ pub struct Options {
     pub threads: usize,
     /// The kernel may start before those launched earlier have ended: before `griddepcontrol.wait` it
     /// may write nothing, and read nothing that an earlier kernel wrote, unless that one has settled
-    /// ([`Device::settle`]).
+    /// ([`Device::settle`]); and a thread of it must come there.
     pub programmatic: bool,
+    /// Clusters to run, by number; all where there are none, and where blocks wait for each other.
+    pub only: Vec<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cluster: [1; 3], budget: 1 << 32, threads: 0, programmatic: false }
+        Self { cluster: [1; 3], budget: 1 << 32, threads: 0, programmatic: false, only: Vec::new() }
     }
 }
 
@@ -112,6 +114,16 @@ impl Module {
         Some(found.params.clone())
     }
 
+    /// Whether its text multiplies matrices: most of what a launch of it costs here.
+    pub fn multiplies(&self, kernel: &str) -> bool {
+        self.kernels.iter().any(|it| it.name == kernel && it.multiplies())
+    }
+
+    /// The text it was parsed from.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Bytes of shared memory that a kernel declares with a size.
     pub fn static_shared(&self, kernel: &str) -> Option<u64> {
         Some(self.kernels.iter().find(|it| it.name == kernel)?.static_shared)
@@ -133,22 +145,39 @@ impl Module {
         };
         let shape =
             shape(found, device, launch).map_err(|fault| fault.in_text(kernel, &self.source))?;
-        let clusters: u64 = shape
+        let all: u64 = shape
             .grid
             .iter()
             .zip(shape.cluster)
             .map(|(grid, size)| u64::from(grid / size))
             .product();
+        let only = &launch.options.only;
+        if let Some(beyond) = only.iter().find(|number| **number >= all) {
+            let text = format!("cluster {beyond} is asked for, of {all}");
+            return Err(Fault::new(Kind::Launch, text));
+        }
+        let clusters: Vec<u64> = match only.is_empty() || found.talks {
+            true => (0..all).collect(),
+            false => only.clone(),
+        };
         let threads = match launch.options.threads {
             0 => std::thread::available_parallelism().map_or(1, |it| it.get().min(8)),
             threads => threads,
         };
-        let result = if found.talks || threads == 1 || clusters == 1 {
-            in_order(&shape, clusters)
+        let result = if found.talks || threads == 1 || clusters.len() == 1 {
+            in_order(&shape, &clusters)
         } else {
-            spread(&shape, clusters, threads)
+            spread(&shape, &clusters, threads)
         };
-        result.map_err(|fault| fault.in_text(kernel, &self.source))
+        let waited = |statistics| match shape.waited.load(Relaxed) {
+            true => Ok(statistics),
+            false => {
+                let text = "no thread came to `griddepcontrol.wait`: who waits for this kernel trusts \
+                            that all before it have ended";
+                Err(Fault::new(Kind::Race, text))
+            }
+        };
+        result.and_then(waited).map_err(|fault| fault.in_text(kernel, &self.source))
     }
 }
 
@@ -204,23 +233,21 @@ fn shape<'a>(
         launch: device.next_launch(),
         budget: launch.options.budget,
         programmatic: launch.options.programmatic,
+        waited: AtomicBool::new(!launch.options.programmatic),
     })
 }
 
 /// One cluster after the other; where one waits for another, the next ones start too.
-fn in_order(shape: &Shape, clusters: u64) -> Result<Statistics, Fault> {
+fn in_order(shape: &Shape, clusters: &[u64]) -> Result<Statistics, Fault> {
     let words = Words::default();
     let mut statistics = Statistics::default();
     let mut open: Vec<Machine> = Vec::new();
-    let mut next = 0;
+    let mut next = clusters.iter();
     let mut idle = 0;
     loop {
         if open.is_empty() {
-            if next == clusters {
-                return Ok(statistics);
-            }
-            open.push(Machine::new(shape, next, words.clone()));
-            next += 1;
+            let Some(number) = next.next() else { return Ok(statistics) };
+            open.push(Machine::new(shape, *number, words.clone()));
         }
         let mut worked = false;
         let mut at = 0;
@@ -244,9 +271,9 @@ fn in_order(shape: &Shape, clusters: u64) -> Result<Statistics, Fault> {
             at += 1;
         }
         idle = if worked { 0 } else { idle + 1 };
-        if idle >= 64 && shape.kernel.talks && next < clusters {
-            open.push(Machine::new(shape, next, words.clone()));
-            next += 1;
+        let later = (idle >= 64 && shape.kernel.talks).then(|| next.next()).flatten();
+        if let Some(number) = later {
+            open.push(Machine::new(shape, *number, words.clone()));
             idle = 0;
         } else if idle > 256 {
             return Err(open[0].deadlock());
@@ -255,17 +282,18 @@ fn in_order(shape: &Shape, clusters: u64) -> Result<Statistics, Fault> {
 }
 
 /// Clusters that do not talk to each other, spread over threads.
-fn spread(shape: &Shape, clusters: u64, threads: usize) -> Result<Statistics, Fault> {
-    let next = AtomicU64::new(0);
+fn spread(shape: &Shape, clusters: &[u64], threads: usize) -> Result<Statistics, Fault> {
+    let next = AtomicUsize::new(0);
     let total = Mutex::new(Statistics::default());
     let worst: Mutex<Option<(u64, Fault)>> = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..threads.min(clusters as usize) {
+        for _ in 0..threads.min(clusters.len()) {
             scope.spawn(|| {
                 let mut mine = Statistics::default();
                 loop {
-                    let number = next.fetch_add(1, Relaxed);
-                    if number >= clusters || worst.lock().is_ok_and(|worst| worst.is_some()) {
+                    let number = clusters.get(next.fetch_add(1, Relaxed)).copied();
+                    let Some(number) = number else { break };
+                    if worst.lock().is_ok_and(|worst| worst.is_some()) {
                         break;
                     }
                     let mut machine = Machine::new(shape, number, Words::default());

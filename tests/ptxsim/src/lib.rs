@@ -53,7 +53,7 @@ mod warp;
 pub use device::Device;
 pub use fault::{Fault, Kind};
 pub use launch::{Launch, Module, Options, Statistics};
-pub use mutate::{Mutant, mutants};
+pub use mutate::{Mutant, alone, mutants};
 pub use tensor_map::{Swizzle, TensorMap};
 
 #[cfg(test)]

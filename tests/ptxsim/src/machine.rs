@@ -16,6 +16,7 @@ mod wgmma;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 
 use crate::code::{Kernel, Special};
 use crate::device::Device;
@@ -42,6 +43,8 @@ pub(crate) struct Shape<'a> {
     pub launch: u32,
     pub budget: u64,
     pub programmatic: bool,
+    /// A thread has waited for the kernels before.
+    pub waited: AtomicBool,
 }
 
 impl Shape<'_> {

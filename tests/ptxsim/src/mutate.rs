@@ -1,6 +1,6 @@
 //! Kernels with one ordering instruction less: a test that runs them measures how much it would notice.
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind};
 use crate::text::{Token, tokens};
 
 /// A module's text with one instruction removed or weakened.
@@ -14,6 +14,48 @@ pub struct Mutant {
     /// What stands there now; empty where it was removed.
     pub replacement: String,
     pub text: String,
+}
+
+/// The text of `source` with no other entry than `kernel`; tables stay.
+///
+/// # Errors
+///
+/// [`crate::Kind::Text`] if the text has a stray character or no such entry.
+pub fn alone(source: &str, kernel: &str) -> Result<String, Fault> {
+    let tokens = tokens(source)?;
+    let mut others = Vec::new();
+    let mut found = false;
+    for (at, token) in tokens.iter().enumerate() {
+        if token.text != ".entry" {
+            continue;
+        }
+        if tokens.get(at + 1).is_some_and(|name| name.text == kernel) {
+            found = true;
+            continue;
+        }
+        let first = if before(&tokens, at, 1) == ".visible" { at - 1 } else { at };
+        let mut depth = 0;
+        let end = tokens[at..].iter().find(|token| {
+            depth += i32::from(token.text == "{") - i32::from(token.text == "}");
+            token.text == "}" && depth == 0
+        });
+        let end = end.map_or(source.len(), |end| end.at + 1);
+        others.push(tokens[first].at..end);
+    }
+    if !found {
+        return Err(Fault::new(Kind::Text, format!("the text has no entry `{kernel}`")));
+    }
+    // Places are counted in characters.
+    let mut chars = source.chars().enumerate().peekable();
+    let mut text = String::with_capacity(source.len());
+    for other in others {
+        while let Some((_, c)) = chars.next_if(|(at, _)| *at < other.start) {
+            text.push(c);
+        }
+        while chars.next_if(|(at, _)| *at < other.end).is_some() {}
+    }
+    text.extend(chars.map(|(_, c)| c));
+    Ok(text)
 }
 
 /// Every barrier, fence, wait, commit, arrival and `expect_tx` of `source`, each missing in one mutant.
@@ -120,6 +162,16 @@ fn replacements(opcode: &str, operands: &[Token], instruction: &str) -> Vec<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_kernel_is_left_with_the_tables() {
+        let text = ".version 8.0\n.global .b8 t[1] = {1};\n.visible .entry a(.param .u64 x) {\n{ \
+                    bar.sync 0; }\n}\n// \u{fc}\n.visible .entry b() {\nret;\n}\n";
+        let (a, b) = (alone(text, "a").unwrap(), alone(text, "b").unwrap());
+        assert!(a.contains("t[1]") && a.contains("{ bar.sync 0; }\n}") && !a.contains("entry b"));
+        assert!(b.contains("t[1]") && b.contains("b() {\nret;\n}") && !b.contains("bar.sync"));
+        assert_eq!(alone(text, "c").unwrap_err().kind, Kind::Text);
+    }
 
     #[test]
     fn each_ordering_instruction_goes_once() {

@@ -75,6 +75,7 @@ impl Setting {
                 budget: 10_000_000,
                 threads: 2,
                 programmatic: self.programmatic,
+                only: Vec::new(),
             },
         };
         module.launch(&device, "k", &launch)?;

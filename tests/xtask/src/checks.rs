@@ -44,6 +44,16 @@ pub fn full() -> Result<()> {
     close(counts)
 }
 
+/// Tests that take minutes each, whose name contains `filter`; what they measured is printed.
+pub fn long(filter: Option<&str>) -> Result<()> {
+    packages::install()?;
+    ptxas::install()?;
+    let mut arguments = vec!["test", "--package", "sail-tests", "--test", "house", "--"];
+    arguments.extend(["--long", "--times"]);
+    arguments.extend(filter);
+    close(tests(&arguments)?)
+}
+
 /// What should be green before every commit.
 pub fn quick() -> Result<()> {
     let mut counts = format_and_lints()?;

@@ -1,4 +1,4 @@
-//! The commands of the house: `cargo full`, `quick`, `bless`, `tidy`, `ptxas`, `show`, `demo`.
+//! The commands of the house: `cargo full`, `long`, `quick`, `bless`, `tidy`, `ptxas`, `show`, `demo`.
 //!
 //! Each is an alias in `.cargo/config.toml` for this program, which has no dependencies, so that it
 //! is built in a second on a machine that has nothing but Rust.
@@ -17,6 +17,8 @@ usage: cargo COMMAND
 
   demo               install what is missing, build, compile the small model, ask three questions
   full               install what is missing, build, run every test
+  long [FILTER]      tests that take minutes each: every mutant of every CUDA kernel, every published size
+                     assembled, large fixtures on a simulated GPU
   quick              format, lints, house rules, unit and file tests, transcripts
   tidy               house rules alone
   ptxas              install NVIDIA's assembler for the tests of CUDA kernels
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["full"] => checks::full(),
         ["quick"] => checks::quick(),
+        ["long"] => checks::long(None),
+        ["long", filter] => checks::long(Some(filter)),
         ["ptxas"] => ptxas::install(),
         ["tidy"] => checks::tidy(),
         ["bless"] => checks::bless(None),

@@ -1,34 +1,45 @@
-//! NVIDIA's assembler for the tests of CUDA kernels: one pinned Python package, unpacked under
-//! `target/cuda`, where `sailc` looks for it, too.
+//! NVIDIA's assembler and disassembler for the tests of CUDA kernels: two pinned Python packages, unpacked
+//! under `target/cuda`, where `sailc` looks for the first, too.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::run::{Result, command, root, succeeds};
 
-const PACKAGE: &str = "nvidia-cuda-nvcc==13.5.37";
-const FOLDER: &str = "target/cuda";
-const EXECUTABLE: &str = "target/cuda/nvidia/cu13/bin/ptxas";
+/// Where a package has its executables.
+const BIN: &str = "nvidia/cu13/bin";
 
-/// Install it, unless it is there.
+/// Packages, the executable that each is installed for, and its folder: two in one would take each
+/// other's place.
+const TOOLS: [(&str, &str, &str); 2] = [
+    ("nvidia-cuda-nvcc==13.5.37", "ptxas", "target/cuda"),
+    ("nvidia-cuda-nvdisasm==13.5.37", "nvdisasm", "target/cuda/nvdisasm"),
+];
+
+/// Install those that are not there.
 ///
 /// Refuses, with the command to run, when there is no Python with `pip` or no way to its registry.
 pub fn install() -> Result<()> {
-    let executable = root().join(EXECUTABLE);
+    TOOLS.into_iter().try_for_each(install_one)
+}
+
+fn install_one((package, name, folder): (&str, &str, &str)) -> Result<()> {
+    let path = format!("{folder}/{BIN}/{name}");
+    let executable = root().join(&path);
     if executable.is_file() {
         return Ok(());
     }
-    println!("installing {PACKAGE} to {FOLDER}");
-    let arguments = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", FOLDER, PACKAGE];
+    println!("installing {package} to {folder}");
+    let arguments = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, package];
     let installed = succeeds(&mut command("python3", &arguments)).unwrap_or(false);
     if !installed || !executable.is_file() {
         let by_hand = arguments.join(" ");
         return Err(format!(
-            "ptxas is not there and cannot be installed: PTX is not judged by it\n\n\
-             hint: python3 {by_hand}; or name one with `SAIL_PTXAS`"
+            "`{path}` is not there and cannot be installed: CUDA kernels are not judged by it\n\n\
+             hint: python3 {by_hand}; or name another ptxas with `SAIL_PTXAS`"
         ));
     }
-    // The package's executables lack the bit that lets them run.
+    // The packages' executables lack the bit that lets them run.
     fs::set_permissions(&executable, fs::Permissions::from_mode(0o755))
-        .map_err(|error| format!("`{EXECUTABLE}` cannot be made executable: {error}"))
+        .map_err(|error| format!("`{path}` cannot be made executable: {error}"))
 }

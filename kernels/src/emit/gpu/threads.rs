@@ -136,7 +136,8 @@ impl<'c> Builder<'c> {
     /// `value` of all threads of the block joined, in every one of them: within warps by halves, then
     /// warp after warp.
     ///
-    /// All threads must come here. Takes 4 bytes of shared memory for each warp, whole 16 together.
+    /// All threads must come here, once: in a loop, the last turn's values would still be read. Takes
+    /// 4 bytes of shared memory for each warp, whole 16 together.
     pub fn join_block<T: Number<'c>>(
         &mut self,
         value: T,
@@ -149,8 +150,6 @@ impl<'c> Builder<'c> {
         }
         let places = self.shared(u64::from(Self::join_block_bytes(self.threads())), 16);
         let (warp, lane, zero) = (self.warp(), self.lane_id(), self.index(0));
-        // In a loop, the last turn's values may still be read.
-        self.barrier();
         let first = self.equal(lane, zero);
         self.when(first, |k| {
             let place = k.at::<I32>(places, warp);

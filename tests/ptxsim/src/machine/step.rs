@@ -1,5 +1,7 @@
 //! One group's turn: fetch, guard, dispatch.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::{Machine, Turn};
 use crate::code::{Instruction, Op};
 use crate::fault::{Kind, Stop, stop};
@@ -180,6 +182,7 @@ impl Machine<'_> {
             Op::Nop => Ok(Next::On),
             Op::Predecessors => {
                 warp.waited = true;
+                self.shape.waited.store(true, Relaxed);
                 Ok(Next::On)
             }
             Op::Pause => Ok(Next::Pause),

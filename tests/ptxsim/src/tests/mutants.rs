@@ -90,3 +90,11 @@ fn of_kernels_that_follow_each_other_early() {
     module.launch(&device, "k", &late).unwrap();
     assert!(module.launch(&device, "k", &launch).is_err(), "the one before it may not have ended");
 }
+
+#[test]
+fn of_a_kernel_that_never_waits_for_those_before() {
+    let setting = Setting { programmatic: true, ..Setting::threads(32) };
+    let body = "griddepcontrol.launch_dependents; setp.lt.u32 %p1, %r0, 99; @%p1 bra $end;
+                griddepcontrol.wait; $end:";
+    refused_in(&setting, Kind::Race, "", body);
+}

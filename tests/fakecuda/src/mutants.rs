@@ -1,0 +1,135 @@
+//! Kernels with one ordering instruction less, run beside the kernels where a model launches them.
+//!
+//! The folder says in `wanted` which: an entry and the number of the mutant among those of its text, a
+//! line each. What becomes of them is written to `seen`, a line for each run: entry, number, and
+//! `noticed` with the fault's kind or `bytes`, or `missed`. Of launches with many blocks that multiply
+//! only some are run, and the rest of what they write is what was there: what a model answers here means
+//! nothing.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+
+use sail_ptxsim::{Device, Fault, Module, Mutant, Options, alone, mutants};
+
+use crate::state::Work;
+
+/// Launches of a kernel that its mutants are tried in, if they differ.
+const LAUNCHES: usize = 4;
+
+/// Clusters of a launch that are run, where there are more and they multiply.
+const CLUSTERS: u64 = 6;
+
+/// See the module.
+pub struct Mutants {
+    /// Numbers that nobody noticed so far, by entry.
+    wanted: HashMap<String, Vec<usize>>,
+    /// Grids in which an entry's mutants were tried, and how much was done there.
+    tried: HashMap<String, Vec<([u32; 3], u32)>>,
+    texts: HashMap<String, Vec<Mutant>>,
+    /// Bases of allocations that were the largest and that a kernel wrote to.
+    written: Vec<u64>,
+    seen: File,
+}
+
+impl Mutants {
+    /// # Panics
+    ///
+    /// When the folder or its list cannot be read: a test that asks for it would prove nothing.
+    pub fn open(folder: &Path) -> Self {
+        let list = fs::read_to_string(folder.join("wanted")).expect("the folder has a list");
+        let mut wanted: HashMap<String, Vec<usize>> = HashMap::new();
+        for line in list.lines() {
+            let (entry, number) = line.split_once(' ').expect("a line has an entry and a number");
+            let number = number.parse().expect("a number");
+            wanted.entry(entry.to_owned()).or_default().push(number);
+        }
+        let seen = OpenOptions::new().create(true).append(true).open(folder.join("seen"));
+        let seen = seen.expect("the folder can be written to");
+        Self { wanted, tried: HashMap::new(), texts: HashMap::new(), written: Vec::new(), seen }
+    }
+
+    /// Execute some blocks of a kernel, one more than was asked for, and its mutants.
+    pub fn carry_out(&mut self, gpu: &Device, work: &Work) -> Result<(), Fault> {
+        // Beyond the counts of the call there is nothing to do, and nobody may be in the way.
+        let [x, y, z] = work.grid;
+        let work = &Work { grid: [x + work.cluster[0], y, z], ..work.clone() };
+        let only = part(work);
+        let whole = only.is_empty();
+        let tries = self.begin(work);
+        // Weights are most of the memory, and nobody writes to them: they need no copy.
+        let largest = gpu.allocations().max_by_key(|(_, bytes)| *bytes);
+        let shared = largest.map(|(base, _)| base).filter(|base| !self.written.contains(base));
+        let before = tries.then(|| gpu.fork(|base| Some(base) != shared));
+        let launch = work.launch(Options { only: only.clone(), ..Options::default() });
+        let statistics = work.module.launch(gpu, &work.name, &launch)?;
+        let touched = gpu.touched();
+        let surprise = shared.filter(|base| touched.contains(base));
+        self.written.extend(surprise);
+        // A launch that has nothing to do is not like one that has.
+        let key = (work.grid, (statistics.instructions / 2).max(1).ilog2());
+        let tried = self.tried.entry(work.name.clone()).or_default();
+        // Where what was before is lost, another launch will have to do.
+        if let Some(before) = before
+            && surprise.is_none()
+            && !tried.contains(&key)
+        {
+            tried.push(key);
+            let budget = 2 * statistics.instructions + 100_000;
+            let options = Options { only, budget, ..Options::default() };
+            self.try_all(work, &options, &before, (gpu, &touched));
+        }
+        if !whole {
+            touched.iter().for_each(|base| gpu.fill(*base));
+        }
+        Ok(())
+    }
+
+    /// Whether mutants are to be tried in this launch.
+    fn begin(&self, work: &Work) -> bool {
+        let more = self.wanted.get(&work.name).is_some_and(|left| !left.is_empty());
+        more && self.tried.get(&work.name).is_none_or(|tried| tried.len() < LAUNCHES)
+    }
+
+    fn try_all(
+        &mut self,
+        work: &Work,
+        options: &Options,
+        before: &Device,
+        (after, touched): (&Device, &[u64]),
+    ) {
+        let all = self.texts.entry(work.name.clone()).or_insert_with(|| {
+            let text = alone(work.module.source(), &work.name).expect("it was parsed");
+            mutants(&text).expect("it was parsed")
+        });
+        let left = self.wanted.get_mut(&work.name).expect("it was asked for");
+        left.retain(|number| {
+            let mutant = all.get(*number).expect("the list is of this text");
+            let device = before.fork(|base| touched.contains(&base));
+            let launch = work.launch(options.clone());
+            let done = Module::parse(&mutant.text)
+                .and_then(|module| module.launch(&device, &work.name, &launch));
+            let how = match done {
+                Err(fault) => format!("noticed {:?}", fault.kind),
+                Ok(_) if touched.iter().all(|base| device.same_in(after, *base)) => {
+                    "missed".to_owned()
+                }
+                Ok(_) => "noticed bytes".to_owned(),
+            };
+            let line = writeln!(self.seen, "{} {number} {how}", work.name);
+            line.expect("the folder can be written to");
+            how == "missed"
+        });
+    }
+}
+
+/// Clusters to run, the first and the last ones among them; none for all.
+fn part(work: &Work) -> Vec<u64> {
+    let clusters: u64 =
+        work.grid.iter().zip(work.cluster).map(|(grid, size)| u64::from(grid / size)).product();
+    if clusters <= CLUSTERS || !work.module.multiplies(&work.name) {
+        return Vec::new();
+    }
+    vec![0, 1, clusters / 2, clusters - 2, clusters - 1]
+}

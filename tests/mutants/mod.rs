@@ -1,0 +1,258 @@
+//! Kernels for GPUs with one ordering instruction less: does anybody miss it?
+//!
+//! Small models run on the simulated GPU (`../fakecuda`); where they launch a kernel, mutants of it run
+//! beside it. A mutant is noticed when the simulator finds a broken rule or other bytes come out.
+
+mod models;
+mod score;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use sail_ir::help::report;
+use sail_ir::{Scheme, Target};
+use sail_kernels::{KERNELS, Kernel};
+use sail_models::WeightSource;
+use sail_models::synth::SIZES;
+use sail_tests::harness::{Outcome, Test, failed, told};
+use sail_tests::places::{binary, simulated_driver, workspace};
+use sail_tests::published::without_weights;
+use sailc::options::Options;
+use sailc::pipeline;
+
+use models::{Built, Case};
+use score::{Key, Redundant, Score};
+
+/// Targets, and what `SAIL_FAKECUDA` makes of the GPU for each.
+const TARGETS: [(&str, &str); 2] = [("sm_80", "capability=80"), ("sm_90", "capability=90")];
+
+/// Instructions whose loss is tried in every run of all tests.
+const SAMPLE: usize = 40;
+
+/// What no kernel of a kind needs.
+const REDUNDANT: &[Redundant] = &[
+    Redundant {
+        kind: "attention.alone",
+        opcode: "cp.async.commit_group",
+        nth: 1,
+        reason: "of a warp without pages: it is there so that both ways count alike",
+    },
+    Redundant {
+        kind: "attention.alone",
+        opcode: "cp.async.commit_group",
+        nth: 6,
+        reason: "of a warp that has no further page: it is there so that both ways count alike",
+    },
+    Redundant {
+        kind: "attention.alone",
+        opcode: "cp.async.wait_group",
+        nth: 3,
+        reason: "all copies of pages were waited for in the last turn; what is counted is empty",
+    },
+    Redundant {
+        kind: "gate_up_silu*.rows*",
+        opcode: "griddepcontrol.wait",
+        nth: 1,
+        reason: "of blocks past the counts, needed where a call counts nothing: outputs may be none, and \
+                 tokens are not",
+    },
+    Redundant {
+        kind: "attention.together",
+        opcode: "cp.async.commit_group",
+        nth: 0,
+        reason: QUERIES,
+    },
+    Redundant { kind: "tile_attention", opcode: "cp.async.commit_group", nth: 0, reason: QUERIES },
+];
+
+const QUERIES: &str =
+    "the queries are waited for together with the first page, whatever their group";
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    for (target, gpu) in TARGETS {
+        let name =
+            format!("a barrier, fence or wait that goes from a kernel for {target} is missed");
+        tests.push(Test::new(format!("{name} (some)"), move || some(target, gpu)));
+        tests.push(Test::new(format!("{name} (all)"), move || all(target, gpu)).long());
+    }
+    tests
+}
+
+fn all(target: &str, gpu: &str) -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let target = Target::parse(target).map_err(told)?;
+    let mut score = Score::default();
+    let mut built = Vec::new();
+    for case in Case::all() {
+        match case.built(&target, folder.path())? {
+            Some(one) => built.push(one),
+            None => eprintln!("{target}: no kernels for {}", case.name()),
+        }
+    }
+    for entry in built.iter().flat_map(|one| &one.entries) {
+        score.add(entry);
+    }
+    let families: BTreeSet<&str> =
+        built.iter().flat_map(|one| &one.entries).map(|entry| entry.family.as_str()).collect();
+    let asked: Vec<Key> = score.roles.keys().cloned().collect();
+    for one in &built {
+        let start = Instant::now();
+        run(one, gpu, &mut score, &asked, false)?;
+        eprintln!("{target}: {}: {:.0} s", one.case.name(), start.elapsed().as_secs_f64());
+    }
+    let (text, mut broken) = score.judge(&asked, REDUNDANT, true);
+    eprintln!("{target}: {text}");
+    for row in KERNELS {
+        let on_gpus = row.targets.contains(&"nvptx");
+        let excused = UNFUSED.contains(&row.name);
+        match (on_gpus, families.contains(row.name), excused) {
+            (true, false, false) => {
+                broken.push(format!("no case has a kernel of the template `{}`", row.name));
+            }
+            (false, true, _) => {
+                broken.push(format!("the row of `{}` does not say that GPUs have it", row.name));
+            }
+            (_, true, true) => broken.push(format!("`{}` is used after all", row.name)),
+            _ => {}
+        }
+    }
+    let kinds: BTreeSet<&str> =
+        built.iter().flat_map(|one| &one.entries).map(|entry| entry.kind.as_str()).collect();
+    let absent = published_kinds(&target, folder.path())?.into_iter();
+    let absent = absent.filter(|(kind, _)| !kinds.contains(kind.as_str()));
+    broken.extend(absent.map(|(kind, size)| format!("no case has {kind}, which {size} has")));
+    told_all(&broken)
+}
+
+/// Kinds of kernels that the published sizes have, and one of those that have it.
+fn published_kinds(
+    target: &Target,
+    folder: &Path,
+) -> Result<BTreeMap<String, &'static str>, Outcome> {
+    let mut kinds = BTreeMap::new();
+    for (size, _) in SIZES {
+        let checkpoint = without_weights(size, folder)?;
+        for scheme in Scheme::ALL {
+            let weights = WeightSource::Random { seed: 1 };
+            let options = Options { scheme, weights, ..Options::new(target.clone()) };
+            let of = pipeline::kernels(&checkpoint, &options, |kernels| {
+                let kind = |it: &&dyn Kernel| score::kind(it.family(), &it.symbol());
+                Ok(kernels.iter().map(kind).collect::<Vec<_>>())
+            });
+            match of {
+                Ok(of) => kinds.extend(of.into_iter().map(|kind| (kind, *size))),
+                Err(error) if error.code() == "SC0310" => {}
+                Err(error) => return Err(failed(report(error.as_ref()))),
+            }
+        }
+    }
+    Ok(kinds)
+}
+
+/// Templates that no artifact has, unless fusion is told to leave something out: none of them orders
+/// anything.
+const UNFUSED: &[&str] =
+    &["add", "cache_write", "columns", "combine", "gelu", "mul", "rope", "silu"];
+
+/// A sample of one case; where it does not miss an instruction, the others are asked, too.
+fn some(target: &str, gpu: &str) -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let target = Target::parse(target).map_err(told)?;
+    let mut score = Score::default();
+    let mut asked: Vec<Key> = Vec::new();
+    let mut cases = Case::all();
+    // Other code, another sample.
+    let seed = target.name.bytes().fold(0, |seed, byte| seed * 31 + u64::from(byte));
+    cases.sort_by_key(|case| hash(seed, &case.name()));
+    for case in cases {
+        let Some(one) = case.built(&target, folder.path())? else { continue };
+        one.entries.iter().for_each(|entry| score.add(entry));
+        if asked.is_empty() {
+            asked = score.roles.keys().cloned().collect();
+            asked.sort_by_key(|key| hash(seed, key));
+            asked.truncate(SAMPLE);
+            eprintln!("{target}: {SAMPLE} of {} of {}", score.roles.len(), case.name());
+        }
+        run(&one, gpu, &mut score, &asked, true)?;
+        fs::remove_file(&one.file).map_err(failed)?;
+        let (text, broken) = score.judge(&asked, REDUNDANT, false);
+        if broken.is_empty() {
+            eprintln!("{target}: {text}");
+            return Ok(());
+        }
+    }
+    told_all(&score.judge(&asked, REDUNDANT, false).1)
+}
+
+fn hash(seed: u64, of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, of).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn told_all(broken: &[String]) -> Result<(), Outcome> {
+    if broken.is_empty() { Ok(()) } else { Err(failed(broken.join("\n"))) }
+}
+
+/// Let the model answer, and try the mutants of `asked` that it has; of those that were noticed already
+/// only if not `once`.
+fn run(
+    one: &Built,
+    gpu: &str,
+    score: &mut Score,
+    asked: &[Key],
+    once: bool,
+) -> Result<(), Outcome> {
+    let names: BTreeSet<&str> = one.entries.iter().map(|entry| entry.name.as_str()).collect();
+    let long: String = LONG.iter().copied().cycle().take(1700).collect();
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let seen = folder.path().join("seen");
+    let picture = workspace().join("models/sail-vl2-tiny/samples/shapes-1.png");
+    let taps = folder.path().join("taps");
+    for with_picture in [true, false] {
+        let mut wanted = String::new();
+        for key in asked {
+            let role = &score.roles[key];
+            let here = role.places.iter().filter(|(entry, _)| names.contains(entry.as_str()));
+            let open = here.filter(|(entry, _)| {
+                let noticed = role.seen.get(entry).is_some_and(|how| how != score::MISSED);
+                !(noticed || once && role.noticed())
+            });
+            open.for_each(|(entry, number)| {
+                let _ = writeln!(wanted, "{entry} {number}");
+            });
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        fs::write(folder.path().join("wanted"), wanted).map_err(failed)?;
+        let mut run = Command::new(binary("sail")?);
+        let driver: &Path = simulated_driver()?;
+        run.env_clear().env("LD_LIBRARY_PATH", driver);
+        run.env("SAIL_FAKECUDA", format!("{gpu},mutants={}", folder.path().display()));
+        run.args(["run", "--temperature", "0", "--context", "2048", "--system", "x"]);
+        if with_picture {
+            run.args(["--max-tokens", "1", "--max-tiles", "1", "--tap", "*", "--tap-out"]);
+            run.arg(&taps).arg("--image").arg(&picture);
+            run.args(["--prompt", &long[..84]]);
+        } else {
+            run.args(["--max-tokens", "3", "--prompt", &long]);
+        }
+        let output = run.arg(&one.file).output().map_err(failed)?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(format!("{}\n{said}", one.case.name())));
+        }
+        score.note(&fs::read_to_string(&seen).unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// Letters of the long prompt.
+const LONG: [char; 7] = ['w', 'h', 'a', 't', ' ', 'i', 's'];
