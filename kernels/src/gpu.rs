@@ -188,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_a_picture_are_counted_once() {
+        let bytes = |kernel: &dyn Kernel| kernel.cost().bytes(kernel.grid().rows(1), 0);
+        let (patches, width) = (1024, 1536);
+        let positions = AddPositions { patches: 1024, width: 1536 };
+        assert_eq!(bytes(&positions), 3 * 2 * patches * width);
+        assert_eq!(bytes(&PixelShuffle { side: 32, width: 1536 }), 2 * 2 * patches * width);
+        let pixels = Patches { channels: 3, size: 448, patch: 14 };
+        assert_eq!(bytes(&pixels), 2 * 2 * 3 * 448 * 448);
+    }
+
+    #[test]
     fn kernels_of_the_models_assemble_without_spills() {
         let mut kernels: Vec<_> =
             problems().iter().map(|problem| problem.on_gpu().expect("it has code")).collect();

@@ -66,7 +66,9 @@ fn every_scheme(size: &str, target: &str) -> Result<(), Outcome> {
         let what = format!("{size} {scheme} for {target}, cache {cache}");
         match done {
             // As long as the target has no kernels for it.
-            Err(error) if error.code() == "SC0310" => eprintln!("{what}: {error}"),
+            Err(error) if matches!(error.code(), "SC0307" | "SC0310") => {
+                eprintln!("{what}: {error}")
+            }
             Err(error) => return Err(failed(report(error.as_ref()))),
             Ok(all) => {
                 let (all, seconds) = all?;

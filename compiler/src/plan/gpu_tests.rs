@@ -136,7 +136,7 @@ func.func @decode(%ids: tensor<?xi32>, %rows: tensor<?x2xi32>) -> tensor<?x256xb
     .unwrap();
     let function = plan.function("decode").unwrap();
     let steps: Vec<_> = function.steps.iter().map(|(_, step)| step).collect();
-    let [_, first, second] = steps[..] else { panic!("three steps") };
+    let [_, first, second, _] = steps[..] else { panic!("four steps") };
     let own = |step: &Step| {
         let buffers = step.arguments[5..].iter().map(|id| &function.buffers[*id]);
         buffers.map(|buffer| (buffer.place.clone(), buffer.bytes.per_row)).collect::<Vec<_>>()

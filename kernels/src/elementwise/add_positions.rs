@@ -48,8 +48,8 @@ impl Kernel for AddPositions {
         let (patches, width) = (u64::from(self.patches), u64::from(self.width));
         Cost {
             weight_bytes: 2 * patches * width,
-            row_bytes: 4 * patches * width,
-            row_operations: patches * width,
+            row_bytes: 4 * width,
+            row_operations: width,
             ..Cost::default()
         }
     }

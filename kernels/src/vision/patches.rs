@@ -57,8 +57,7 @@ impl Kernel for Patches {
     }
 
     fn cost(&self) -> Cost {
-        let pixels = u64::from(self.channels) * u64::from(self.size) * u64::from(self.size);
-        Cost { row_bytes: 4 * pixels, ..Cost::default() }
+        Cost { row_bytes: 4 * u64::from(self.width()), ..Cost::default() }
     }
 
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {

@@ -23,6 +23,11 @@ pub enum Cache {
 const WIDEST: u64 = 16;
 
 impl<'c> Builder<'c> {
+    /// What was read before is not kept in registers to save reading it again.
+    pub fn forget_memory(&mut self) {
+        self.ptx("", "", &[], &[], Effect::Memory);
+    }
+
     /// `width` neighbouring elements that together start at a multiple of their size (of 16 bytes, if
     /// they are more): one access for each 16 bytes.
     pub fn load_whole<T: Element<'c>>(&mut self, from: Ptr<'c>, width: u32) -> T {

@@ -86,7 +86,9 @@ impl Few {
             let most = processors * blocks_per_processor;
             let runs = sizes.weight_rows() / RUN;
             // Fewer joins, where blocks still are about equally busy at the end and sums are few.
-            let pairs = eights <= 2 && runs.is_multiple_of(2) && runs / 2 >= 4 * most;
+            // The operands of `int4` and their zero points leave no registers for two.
+            let room = eights <= 2 && (sizes.scheme != Scheme::Int4 || at_once == HEAVY);
+            let pairs = room && runs.is_multiple_of(2) && runs / 2 >= 4 * most;
             let taken = if pairs { 2 } else { 1 };
             let blocks = most.min(runs / taken);
             Self {

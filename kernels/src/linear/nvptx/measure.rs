@@ -175,6 +175,8 @@ impl Input {
         if self.quantizes() {
             let sources: Vec<_> = [x].into_iter().chain(norm).collect();
             let scale = measured.scale;
+            // The row is read again: all of a long one does not fit the registers.
+            k.forget_memory();
             let most = self.fold_row(k, &sources, team, none, |k, most, values| {
                 let value = normalised(k, values[0], scale.zip(values.get(1).copied()));
                 let value = k.abs(value);

@@ -49,7 +49,7 @@ impl Warpgroups {
     const SHARED_BYTES: u64 = 226 << 10;
 
     /// More steps than this on their way gain nothing.
-    const MOST_STAGES: u64 = 8;
+    const MOST_STAGES: u64 = 6;
 
     /// For calls of at most `most_rows` rows on `target`, where it has such instructions, rows begin
     /// where its copies can, and the bytes of the weight are multiplied as they are.
@@ -348,7 +348,7 @@ mod tests {
     fn stages_fit() {
         for runs in 2..=8 {
             let shape = Warpgroups::with(32 * runs);
-            assert!((4..=8).contains(&shape.stages), "{shape:?}");
+            assert!((4..=6).contains(&shape.stages), "{shape:?}");
             assert!(shape.stages * (shape.stage_bytes() + 16) <= 227 << 10);
         }
     }
