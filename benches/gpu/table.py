@@ -33,6 +33,11 @@ def rows_of_bench(record):
     yield model, "file to first logits", f"{document['start_seconds']:.2f} s"
 
 
+def best(what):
+    """Whether the README shows a row of PyTorch's: whole work at its fastest; the rest is in the record."""
+    return what.endswith((" graph", " cudnn")) or what.startswith(("graph", "compiled"))
+
+
 def order(what):
     """Pictures, prompts, decoding, the rest; by their numbers."""
     kinds = ["vision", "prefill", "decode", "file"]
@@ -66,6 +71,7 @@ def of_gpu(name, records):
         lines += [f"| {what} | " + " | ".join(cells.get((model, what), "") for model in models) + " |" for what in whats]
     peers = [(f"{record['what']}: {name}", value) for record in records if record["part"] == "peers"
              for name, value in record["figures"].items() if isinstance(value, dict) and "median" in value]
+    peers = [(what, value) for what, value in peers if best(what)]
     if peers:
         lines += ["", "| PyTorch, shapes of the 2B | ms |", "| --- | ---: |"]
         lines += [f"| {what} | {value['median'] * 1e3:.4g} [{value['min'] * 1e3:.4g} .. {value['max'] * 1e3:.4g}] |" for what, value in peers]

@@ -421,10 +421,10 @@ fn a_gpu_that_fails_is_named_with_the_work_it_failed_in() {
     fails(
         on_gpu(toys.path(), "copy:9=1", &run),
         expect![[r#"
-        error[SC0618]: the CUDA driver refuses to copy to the GPU
-          because of: invalid argument (CUDA_ERROR_INVALID_VALUE)
-        exit 8
-    "#]],
+            error[SC0618]: the CUDA driver refuses to copy from the GPU
+              because of: invalid argument (CUDA_ERROR_INVALID_VALUE)
+            exit 8
+        "#]],
     );
     fails(
         on_gpu(toys.path(), "graph:1=801", &run),

@@ -76,7 +76,7 @@ pub fn tests() -> Vec<Test> {
     for (target, gpu) in TARGETS {
         let name =
             format!("a barrier, fence or wait that goes from a kernel for {target} is missed");
-        tests.push(Test::new(format!("{name} (some)"), move || some(target, gpu)));
+        tests.push(Test::new(format!("{name} (some)"), move || some(target, gpu)).long());
         tests.push(Test::new(format!("{name} (all)"), move || all(target, gpu)).long());
     }
     tests
