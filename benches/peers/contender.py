@@ -7,6 +7,7 @@ import argparse
 import ctypes
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import random
 import resource
@@ -100,6 +101,9 @@ class Ik:
     repack = False
 
     def __init__(self, a):
+        # Its libraries do not say where they find each other.
+        package = importlib.util.find_spec("ik_llama_cpp").submodule_search_locations[0]
+        ctypes.CDLL(str(Path(package) / "lib/libggml.so"), mode=ctypes.RTLD_GLOBAL)
         self.api = importlib.import_module("ik_llama_cpp._ctypes_api")
         self.batches = importlib.import_module("ik_llama_cpp._internals").make_batch_range
         self.api.llama_backend_init()

@@ -23,7 +23,17 @@ export CMAKE_BUILD_PARALLEL_LEVEL=$jobs CMAKE_ARGS=-DGGML_NATIVE=ON
 install llama --no-binary llama-cpp-python llama-cpp-python==0.3.36
 # Attention over caches of fewer bits than f16 takes most of its build and is not measured.
 export CMAKE_ARGS="$CMAKE_ARGS -DGGML_IQK_FA_ALL_QUANTS=OFF"
-install ik --no-binary ik-llama-cpp-python ik-llama-cpp-python==0.1.5
+# Its source package lacks a file that its build runs, which writes a text about the build.
+install ik scikit-build-core cmake ninja
+rm -rf ik
+venv-ik/bin/pip download --quiet --no-deps --no-binary :all: --no-build-isolation -d ik ik-llama-cpp-python==0.1.5
+tar -C ik -xzf ik/ik_llama_cpp_python-0.1.5.tar.gz
+common=ik/ik_llama_cpp_python-0.1.5/vendor/ik_llama.cpp/common
+mkdir -p "$common/cmake"
+echo 'configure_file("${CMAKE_CURRENT_LIST_DIR}/../build-info.cpp.in" "${CMAKE_CURRENT_LIST_DIR}/../build-info.cpp")' \
+    > "$common/cmake/build-info-gen-cpp.cmake"
+sed -i 's/= @BUILD_NUMBER@/= 0/' "$common/build-info.cpp.in"
+install ik --no-build-isolation ./ik/ik_llama_cpp_python-0.1.5
 
 # What a peer was not compiled for would be measured as if it could not do it.
 for peer in llama ik openvino; do
