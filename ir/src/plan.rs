@@ -352,6 +352,18 @@ pub struct TensorMap {
     pub swizzle: u32,
 }
 
+impl TensorMap {
+    /// Rows of the matrix for `count` counted ones, in a buffer of `bytes`.
+    #[must_use]
+    pub fn rows_of(&self, count: u32, bytes: u64) -> u64 {
+        match self.rows {
+            MapRows::Fixed(rows) => rows,
+            MapRows::Counted { per, .. } => u64::from(count) * u64::from(per),
+            MapRows::Pages { .. } => bytes / self.row_bytes,
+        }
+    }
+}
+
 /// Rows of a [`TensorMap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex, OnceLock};
 
 use half::bf16;
 use sail_gpucheck::{Buffer, Case, Head, Twin};
-use sail_ir::plan::{Cuda, MapRows};
+use sail_ir::plan::Cuda;
 use sail_ir::target::Target;
 use sail_kernels::Kernel;
 use sail_kernels::table::Tolerance;
@@ -65,11 +65,9 @@ pub fn keep(launched: &Launched<'_>) {
         uniform: uniform(bytes),
         written: kernel.writes().contains(&(at as u32)),
     });
-    let map_rows = cuda.tensor_maps.iter().map(|map| match map.rows {
-        MapRows::Fixed(rows) => rows,
-        MapRows::Counted { per, .. } => u64::from(*counted) * u64::from(per),
-        MapRows::Pages { .. } => before[map.argument as usize].len() as u64 / map.row_bytes,
-    });
+    let map_rows = cuda.tensor_maps.iter();
+    let map_rows =
+        map_rows.map(|map| map.rows_of(*counted, before[map.argument as usize].len() as u64));
     let head = Head {
         symbol: kernel.symbol(),
         family: kernel.family().to_owned(),

@@ -12,7 +12,7 @@
 //! A call is one copy of the control block, the launches of its class, and copies of what the caller
 //! reads. The launches of a class are the same in every call (counts stand in the control block), so a
 //! call is the launch of one graph: recorded when the device is made for `decode`, and the second time
-//! for the others, since to record all of them delayed the first token of a 2B by 0.4 s.
+//! for the others, of which most runs need few.
 
 mod code;
 mod driver;

@@ -54,6 +54,31 @@ pub struct TensorMap {
 const MAGIC: u32 = 0x5a11_7e50;
 
 impl TensorMap {
+    /// A matrix of `[columns, rows]` at `base`, its rows `row_bytes` apart, swizzled in patterns of
+    /// `swizzle` bytes (0 for none).
+    ///
+    /// # Panics
+    ///
+    /// When there is no such pattern.
+    #[must_use]
+    pub fn matrix(
+        (base, element): (u64, u32),
+        dims: [u64; 2],
+        row_bytes: u64,
+        block: [u32; 2],
+        swizzle: u32,
+    ) -> Self {
+        let swizzle = match swizzle {
+            0 => Swizzle::None,
+            32 => Swizzle::Bytes32,
+            64 => Swizzle::Bytes64,
+            128 => Swizzle::Bytes128,
+            bytes => panic!("no pattern has {bytes} bytes"),
+        };
+        let (dims, strides) = (dims.to_vec(), vec![row_bytes]);
+        Self { base, element, dims, strides, box_dims: block.to_vec(), swizzle }
+    }
+
     /// The 128 bytes of the map.
     ///
     /// # Errors

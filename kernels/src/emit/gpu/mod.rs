@@ -203,6 +203,19 @@ impl<'c> Builder<'c> {
     pub fn for_this_block(&mut self, grid: &Grid, body: impl FnOnce(&mut Self, Block<'c>)) {
         let rows = self.rows(grid);
         let item = self.item();
+        let (left, block) = self.block_of(grid, rows, item);
+        let zero = self.index(0);
+        let reached = self.less(zero, left);
+        self.when(reached, |k| body(k, block));
+    }
+
+    /// The rows and the column of an item of a grid of `rows`, and the rows from its first one on.
+    fn block_of(
+        &mut self,
+        grid: &Grid,
+        rows: Index<'c>,
+        item: Index<'c>,
+    ) -> (Index<'c>, Block<'c>) {
         let columns = u64::from(grid.columns);
         let [index, first_column] = match columns {
             1 => [item, self.index(0)],
@@ -213,11 +226,7 @@ impl<'c> Builder<'c> {
         let most = self.index(u64::from(grid.rows_per_block));
         let rows = self.min(left, most);
         let end_column = self.add_constant(first_column, 1);
-        let zero = self.index(0);
-        let reached = self.less(zero, left);
-        self.when(reached, |k| {
-            body(k, Block { index, first_row, rows, first_column, end_column });
-        });
+        (left, Block { index, first_row, rows, first_column, end_column })
     }
 
     /// Run `body` for every item that is this thread block's: its own, and from there on every one as
@@ -244,16 +253,8 @@ impl<'c> Builder<'c> {
         self.for_each(zero, turns, 1, |k, turn| {
             let further = k.mul(turn, blocks);
             let item = k.add(item, further);
-            let [index, first_column] = match columns {
-                1 => [item, k.index(0)],
-                _ => [k.div_constant(item, columns), k.rem_constant(item, columns)],
-            };
-            let first_row = k.mul_constant(index, per_block);
-            let left = k.sub(rows, first_row);
-            let most = k.index(per_block);
-            let rows = k.min(left, most);
-            let end_column = k.add_constant(first_column, 1);
-            body(k, turn, Block { index, first_row, rows, first_column, end_column });
+            let (_, block) = k.block_of(grid, rows, item);
+            body(k, turn, block);
         });
     }
 

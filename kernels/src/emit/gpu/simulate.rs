@@ -1,8 +1,8 @@
 //! Kernels for a GPU executed on this machine's processor, for tests.
 
-use sail_ir::plan::{Count, MapRows, TensorMap};
+use sail_ir::plan::{Count, TensorMap};
 use sail_ir::target::Target;
-use sail_ptxsim::{Device, Fault, Launch, Module, Options, Swizzle};
+use sail_ptxsim::{Device, Fault, Launch, Module, Options};
 
 use crate::emit::nvptx::entry_name;
 use crate::emit::run::Counts;
@@ -111,23 +111,8 @@ impl<'a> Simulated<'a> {
 
 /// A tensor map over the matrix of `bytes` at `base`, for `count` counted ones.
 fn encoded(map: &TensorMap, (base, bytes): (u64, u64), count: u32) -> [u8; 128] {
-    let rows = match map.rows {
-        MapRows::Fixed(rows) => rows,
-        MapRows::Counted { per, .. } => u64::from(count) * u64::from(per),
-        MapRows::Pages { .. } => bytes / map.row_bytes,
-    };
-    let map = sail_ptxsim::TensorMap {
-        base,
-        element: map.element_bytes,
-        dims: vec![map.columns, rows],
-        strides: vec![map.row_bytes],
-        box_dims: map.block.to_vec(),
-        swizzle: match map.swizzle {
-            0 => Swizzle::None,
-            32 => Swizzle::Bytes32,
-            64 => Swizzle::Bytes64,
-            _ => Swizzle::Bytes128,
-        },
-    };
+    let dims = [map.columns, map.rows_of(count, bytes)];
+    let base = (base, map.element_bytes);
+    let map = sail_ptxsim::TensorMap::matrix(base, dims, map.row_bytes, map.block, map.swizzle);
     map.encode().unwrap_or_else(|fault| panic!("{fault}"))
 }

@@ -9,9 +9,8 @@
 use super::finish::GROUP;
 use super::quantize::QuantizedRows;
 use super::sum::Sum;
-use super::{Arguments, Sizes};
-use crate::emit::{Bf16, Block, Bool, Builder, F32, Index, Ptr};
-use sail_ir::scheme::Scheme;
+use super::{Arguments, Sizes, behind};
+use crate::emit::{Bf16, Block, Bool, Builder, F32, Index};
 
 /// Pairs of a row whose operands are on their way together.
 const TOGETHER: usize = 8;
@@ -86,8 +85,8 @@ impl<'c, T: Sum<'c>> Direct<'c, '_, T> {
         let at = k.add(row, self.tile.block.first_row);
         let start = k.mul_constant(at, u64::from(self.sizes.n));
         let codes = QuantizedRows { k: self.sizes.k };
-        let quantized = self.sizes.scheme != Scheme::Bf16;
-        let step = quantized.then(|| codes.step(k, self.arguments.x, at));
+        let step =
+            self.sizes.scheme.quantizes_activations().then(|| codes.step(k, self.arguments.x, at));
         Row { start, step }
     }
 
@@ -172,10 +171,10 @@ impl<'c, T: Sum<'c>> Direct<'c, '_, T> {
 
     /// Scales of the weight rows of an output group, as far as there are any.
     fn scales(&self, k: &mut Builder<'c>, group: usize, part: usize, width: u32) -> Vec<F32<'c>> {
-        if self.sizes.scheme == Scheme::Bf16 {
+        if !self.sizes.scheme.quantizes_activations() {
             return Vec::new();
         }
-        let scales = self.scales_of_weight(k);
+        let scales = behind(k, self.sizes, self.arguments.weight);
         self.groups(group)
             .into_iter()
             .map(|group| {
@@ -185,11 +184,6 @@ impl<'c, T: Sum<'c>> Direct<'c, '_, T> {
                 k.load_whole::<F32>(place, width)
             })
             .collect()
-    }
-
-    fn scales_of_weight(&self, k: &mut Builder<'c>) -> Ptr<'c> {
-        let behind = u64::from(self.sizes.weight_rows()) * self.sizes.pitch();
-        k.at_bytes_constant(self.arguments.weight, behind)
     }
 
     /// The sums of an output group, as f32 with their scales.

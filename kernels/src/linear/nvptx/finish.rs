@@ -128,18 +128,6 @@ impl Finish {
         sums: impl Fn(&mut Builder<'c>, GroupPart<'c>) -> F32<'c>,
     ) {
         let team = k.threads();
-        self.store_by(k, (team, columns), outputs, pointers, sums);
-    }
-
-    /// As [`Finish::store`], by the first `team` threads of the block alone.
-    pub fn store_by<'c>(
-        self,
-        k: &mut Builder<'c>,
-        (team, columns): (u32, u32),
-        outputs: Outputs<'c>,
-        pointers: &Pointers<'c>,
-        sums: impl Fn(&mut Builder<'c>, GroupPart<'c>) -> F32<'c>,
-    ) {
         let groups = u64::from(columns / self.sums()) / GROUP;
         let (thread, end) = (k.thread(), k.mul_constant(outputs.rows, groups));
         let width = piece_width(u64::from(outputs.n)).min(outputs.most);

@@ -328,17 +328,6 @@ fn write_tile<'c, T: Sum<'c>>(
     });
     k.barrier();
 
-    finish_staged(k, (staged, (k.threads(), tile.columns)), sizes, arguments, (block, first));
-}
-
-/// Finish the staged sums of a tile, by so many threads; `first` is its first weight row.
-fn finish_staged<'c>(
-    k: &mut Builder<'c>,
-    (staged, team): (Staged<'c>, (u32, u32)),
-    sizes: Sizes,
-    arguments: &Arguments<'c>,
-    (block, first): (Block<'c>, Index<'c>),
-) {
     k.note("3 finish");
     let scales = behind(k, &sizes, arguments.weight);
     let load = |k: &mut Builder<'c>, part: GroupPart<'c>| -> F32<'c> {
@@ -354,5 +343,5 @@ fn finish_staged<'c>(
     let first_output = k.div_constant(first, sizes.finish.sums().into());
     let (rows, first_row) = (block.rows, block.first_row);
     let outputs = Outputs { rows, first_row, first: first_output, n: sizes.n, most: 8 };
-    sizes.finish.store_by(k, team, outputs, &arguments.finish, load);
+    sizes.finish.store(k, tile.columns, outputs, &arguments.finish, load);
 }

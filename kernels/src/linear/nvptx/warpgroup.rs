@@ -251,24 +251,12 @@ fn multiply<'c, T: Sum<'c>>(
     ring: Ring<'c>,
     (before, steps): (Index<'c>, u64),
 ) -> Vec<T> {
-    let warp = k.warp();
-    let half = k.div_constant(warp, 4);
-    let half = k.mul_constant(half, ring.shape.left_bytes() / 2);
+    let half = half(k, ring);
     let sums: Vec<T> = (0..ring.shape.columns / 2).map(|_| T::zero(k)).collect();
     let (zero, end) = (k.index(0), k.index(steps));
     let sums = k.fold(zero, end, 1, sums, |k, step, sums| {
         let at = k.add(before, step);
-        let (left, [full, _], parity) = ring.stage(k, at);
-        k.wait_for_phase(full, parity);
-        let right = k.at_bytes_constant(left, ring.shape.left_bytes());
-        let left = k.at_bytes(left, half);
-        let [left, right] = [left, right].map(|place| k.descriptor(place, 1024, Swizzle::Bytes128));
-        let mut sums = k.begin_products_on(&sums);
-        for at in 0..STEP / 32 {
-            let sides = [left, right].map(|d| k.add_constant(d, 2 * at));
-            sums = T::product(k, ring.scheme, &sums, sides, false);
-        }
-        k.commit_products();
+        let sums = step_of(k, ring, (at, half), &sums, false);
         // This step's products are under way; those of the one before have read their stage.
         let sums = k.wait_for_products(1, &sums);
         let has = k.less(zero, step);
@@ -289,28 +277,46 @@ fn multiply_apart<'c, T: Sum<'c>>(
     ring: Ring<'c>,
     (before, steps): (Index<'c>, u64),
 ) -> Vec<T> {
-    let warp = k.warp();
-    let half = k.div_constant(warp, 4);
-    let half = k.mul_constant(half, ring.shape.left_bytes() / 2);
+    let half = half(k, ring);
     let zeros: Vec<T> = (0..ring.shape.columns / 2).map(|_| T::zero(k)).collect();
     let (zero, end) = (k.index(0), k.index(steps));
     k.fold(zero, end, 1, zeros.clone(), |k, step, sums| {
         let at = k.add(before, step);
-        let (left, [full, _], parity) = ring.stage(k, at);
-        k.wait_for_phase(full, parity);
-        let right = k.at_bytes_constant(left, ring.shape.left_bytes());
-        let left = k.at_bytes(left, half);
-        let [left, right] = [left, right].map(|place| k.descriptor(place, 1024, Swizzle::Bytes128));
-        let mut parts = k.begin_products_on(&zeros);
-        for at in 0..STEP / 32 {
-            let sides = [left, right].map(|d| k.add_constant(d, 2 * at));
-            parts = T::product(k, ring.scheme, &parts, sides, at == 0);
-        }
-        k.commit_products();
+        let parts = step_of(k, ring, (at, half), &zeros, true);
         let parts = k.wait_for_products(0, &parts);
         free(k, ring, at);
         sums.into_iter().zip(parts).map(|(sum, part)| k.add(sum, part)).collect()
     })
+}
+
+/// Where this warpgroup's rows begin in the left side of a stage.
+fn half<'c>(k: &mut Builder<'c>, ring: Ring<'c>) -> Index<'c> {
+    let warp = k.warp();
+    let half = k.div_constant(warp, 4);
+    k.mul_constant(half, ring.shape.left_bytes() / 2)
+}
+
+/// Ask for the products of step `at` as soon as it is there; with `fresh`, what stood in the sums is not
+/// added.
+fn step_of<'c, T: Sum<'c>>(
+    k: &mut Builder<'c>,
+    ring: Ring<'c>,
+    (at, half): (Index<'c>, Index<'c>),
+    sums: &[T],
+    fresh: bool,
+) -> Vec<T> {
+    let (left, [full, _], parity) = ring.stage(k, at);
+    k.wait_for_phase(full, parity);
+    let right = k.at_bytes_constant(left, ring.shape.left_bytes());
+    let left = k.at_bytes(left, half);
+    let [left, right] = [left, right].map(|place| k.descriptor(place, 1024, Swizzle::Bytes128));
+    let mut sums = k.begin_products_on(sums);
+    for part in 0..STEP / 32 {
+        let sides = [left, right].map(|d| k.add_constant(d, 2 * part));
+        sums = T::product(k, ring.scheme, &sums, sides, fresh && part == 0);
+    }
+    k.commit_products();
+    sums
 }
 
 /// This warp has read the stage of a step.
