@@ -18,6 +18,7 @@
 //! before anything is believed. [`check`] says whether a machine may run what was read.
 
 mod check;
+mod chunks;
 mod error;
 mod header;
 mod launches;

@@ -1,15 +1,14 @@
 //! Writes a `.sail` file section by section; what is there under the final name is always whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::chunks::Chunks;
 use super::header::{HEADER_BYTES, Header};
 use super::{ArtifactError, Manifest, PAGE_BYTES, Section, SectionKind};
 use crate::plan::ALIGNMENT;
 
-/// Bytes collected before they go to the file.
-const BUFFER_BYTES: usize = 1 << 20;
 /// More than a page, for the gaps.
 const ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
 
@@ -41,7 +40,7 @@ const ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
 /// # }
 /// ```
 pub struct ArtifactWriter {
-    out: BufWriter<File>,
+    out: Chunks,
     temporary: PathBuf,
     path: PathBuf,
     /// Bytes written so far.
@@ -75,7 +74,7 @@ impl ArtifactWriter {
         let (temporary, file) =
             temporary_beside(path).map_err(|error| ArtifactError::io("write", path, error))?;
         let mut writer = Self {
-            out: BufWriter::with_capacity(BUFFER_BYTES, file),
+            out: Chunks::new(file),
             temporary,
             path: path.to_owned(),
             position: 0,
@@ -158,8 +157,7 @@ impl ArtifactWriter {
     }
 
     fn write_end(&mut self, header: &Header, json: &[u8]) -> io::Result<()> {
-        self.out.flush()?;
-        let file = self.out.get_mut();
+        let file = self.out.flushed()?;
         // Cuts off a manifest written before, or grows by a gap of zeros.
         file.set_len(header.manifest_offset)?;
         file.seek(SeekFrom::Start(header.manifest_offset))?;
@@ -169,7 +167,7 @@ impl ArtifactWriter {
     }
 
     fn rename(&mut self) -> io::Result<()> {
-        self.out.get_mut().sync_all()?;
+        self.out.flushed()?.sync_all()?;
         fs::rename(&self.temporary, &self.path)?;
         self.renamed = true;
         File::open(folder_of(&self.path))?.sync_all()
@@ -181,7 +179,7 @@ impl ArtifactWriter {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), ArtifactError> {
-        self.out.write_all(bytes).map_err(|error| ArtifactError::io("write", &self.path, error))?;
+        self.out.append(bytes).map_err(|error| ArtifactError::io("write", &self.path, error))?;
         self.position += bytes.len() as u64;
         Ok(())
     }

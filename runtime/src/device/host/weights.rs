@@ -112,7 +112,9 @@ fn map(file: &File, offset: u64, bytes: u64) -> Result<Weights, DeviceError> {
     // bytes are only numbers to kernels, so that changes answers, not control flow.
     let map = unsafe { options.map(file) };
     let map = map.map_err(|error| refuse(plain(&error)))?;
-    // Advice; the mapping works without it.
+    // Advice; the mapping works without it. What is read from the disk comes in large pages, where the
+    // file system has such.
+    let _ = map.advise(memmap2::Advice::HugePage);
     let _ = map.advise(memmap2::Advice::WillNeed);
     Ok(Weights::Mapped(map))
 }
