@@ -12,6 +12,7 @@
 
 mod detokenizer;
 mod error;
+mod file;
 mod form;
 mod prompt;
 mod vocabulary;
@@ -40,8 +41,7 @@ impl Text {
     ///
     /// Refuses what is no tokenizer, and a form whose control tokens it does not have.
     pub fn new(tokenizer_json: &[u8], spec: &PromptSpec) -> Result<Self, TextError> {
-        let mut tokenizer =
-            Tokenizer::from_bytes(tokenizer_json).map_err(|_| TextError::Tokenizer)?;
+        let mut tokenizer = file::read(tokenizer_json).ok_or(TextError::Tokenizer)?;
         tokenizer.with_truncation(None).map_err(|_| TextError::Tokenizer)?;
         tokenizer.with_padding(None);
         tokenizer.set_encode_special_tokens(true);
