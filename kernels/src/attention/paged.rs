@@ -237,8 +237,13 @@ impl Attention {
         k.for_each(zero, page_count, 1, |k, number| {
             let page = pool.page(k, last.slot, number);
             let block = pool.block(k, page, head);
+            let following = k.add_constant(number, 1);
+            let final_page = k.sub_constant(page_count, 1);
+            let following = k.min(following, final_page);
+            let next = pool.page(k, last.slot, following);
+            let next = pool.block(k, next, head);
             let base = k.mul_constant(number, u64::from(PAGE_POSITIONS));
-            let page = self.page(k, [block, unpacked], [base, last.position]);
+            let page = self.page(k, ([block, unpacked], next), [base, last.position]);
             pages.see(k, page, [base, last.position], vectors);
         });
 
@@ -261,11 +266,11 @@ impl Attention {
     fn page<'c>(
         &self,
         k: &mut Builder<'c>,
-        [block, unpacked]: [Ptr<'c>; 2],
+        ([block, unpacked], next): ([Ptr<'c>; 2], Ptr<'c>),
         [base, last]: [Index<'c>; 2],
     ) -> Page<'c> {
         if self.layout.scheme == CacheScheme::Bf16 {
-            return Page { block, scales: None };
+            return Page { block, scales: None, next: Some(next) };
         }
         let seen = k.sub(last, base);
         let seen = k.add_constant(seen, 1);
@@ -274,7 +279,7 @@ impl Attention {
         int8::unpack(k, self.layout, [block, unpacked], seen);
         let scales = self.layout.scale_offsets(0);
         let scales = scales.map(|offset| k.at_bytes_constant(block, offset));
-        Page { block: unpacked, scales: Some(scales) }
+        Page { block: unpacked, scales: Some(scales), next: None }
     }
 
     /// Bytes of a key or a value of one head, with its scale.

@@ -25,6 +25,12 @@ const PAGE: u64 = PAGE_POSITIONS as u64;
 /// No target has more f32 in a vector; workspaces are sized for it.
 const MOST_LANES: u64 = 16;
 
+/// Most vectors at once for which the next page is brought near.
+const FEW: u32 = 2;
+
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
 /// A page as it is computed with.
 #[derive(Clone, Copy)]
 pub(super) struct Page<'c> {
@@ -32,6 +38,15 @@ pub(super) struct Page<'c> {
     pub block: Ptr<'c>,
     /// f32 of each position that its key, and its value, are to be multiplied with, if with any.
     pub scales: Option<[Ptr<'c>; 2]>,
+    /// The block that is looked at next, where that comes from memory.
+    pub next: Option<Ptr<'c>>,
+}
+
+impl<'c> Page<'c> {
+    /// What begins `offset` bytes into it.
+    fn lines(self, k: &mut Builder<'c>, offset: u64) -> Lines<'c> {
+        Lines { these: self.block, next: self.next }.skip(k, offset)
+    }
 }
 
 /// Query vectors and what is known of them so far, in the workspace.
@@ -145,7 +160,7 @@ impl<'c> SoftmaxPage<'c> {
         });
 
         k.note("weighted values");
-        let values = k.at_bytes_constant(page.block, self.layout.keys_bytes());
+        let values = page.lines(k, self.layout.keys_bytes());
         let seen = k.sub(last, base);
         let pairs = k.div_constant(seen, 2);
         let pairs = k.add_constant(pairs, 1);
@@ -209,7 +224,8 @@ impl<'c> SoftmaxPage<'c> {
         first: Index<'c>,
         height: u32,
     ) {
-        let scores = self.scores(k, page.block, first, height);
+        let keys = page.lines(k, 0);
+        let scores = self.scores(k, keys, first, height);
         for (at, scores) in scores.iter().enumerate() {
             let vector = k.add_constant(first, at as u64);
             self.soften(k, scores, (page, base), vector);
@@ -220,7 +236,7 @@ impl<'c> SoftmaxPage<'c> {
     fn scores(
         &self,
         k: &mut Builder<'c>,
-        keys: Ptr<'c>,
+        keys: Lines<'c>,
         first: Index<'c>,
         height: u32,
     ) -> Vec<Vec<F32<'c>>> {
@@ -232,8 +248,8 @@ impl<'c> SoftmaxPage<'c> {
         let mut scores = vec![Vec::new(); height as usize];
         for start in (0..all).step_by(step as usize) {
             let columns = step.min(all - start);
-            let keys = k.at_bytes_constant(keys, 4 * u64::from(k.lanes()) * start);
-            let sums = self.column_scores(k, [keys, queries], height, columns);
+            let keys = keys.skip(k, 4 * u64::from(k.lanes()) * start);
+            let sums = self.column_scores(k, (keys, queries), height, columns);
             for (scores, sums) in scores.iter_mut().zip(sums.chunks_exact(columns as usize)) {
                 scores.extend(sums);
             }
@@ -245,7 +261,7 @@ impl<'c> SoftmaxPage<'c> {
     fn column_scores(
         &self,
         k: &mut Builder<'c>,
-        [keys, queries]: [Ptr<'c>; 2],
+        (keys, queries): (Lines<'c>, Ptr<'c>),
         height: u32,
         columns: u64,
     ) -> Vec<F32<'c>> {
@@ -255,8 +271,7 @@ impl<'c> SoftmaxPage<'c> {
         let (zero, pairs) = (k.index(0), k.index(u64::from(self.layout.head_dim / 2)));
         k.fold(zero, pairs, 1, sums, |k, pair, mut sums| {
             let line = k.mul_constant(pair, 4 * PAGE);
-            let line = k.at_bytes(keys, line);
-            let keys = load_line(k, line, columns);
+            let keys = keys.load(k, line, columns, height);
             let queries = k.at::<I32>(queries, pair);
             for (row, sums) in sums.chunks_exact_mut(columns as usize).enumerate() {
                 let offset = row as u64 * 2 * u64::from(self.layout.head_dim);
@@ -340,7 +355,7 @@ impl<'c> SoftmaxPage<'c> {
     fn add_values(
         &self,
         k: &mut Builder<'c>,
-        values: Ptr<'c>,
+        values: Lines<'c>,
         pairs: Index<'c>,
         first: Index<'c>,
         height: u32,
@@ -371,7 +386,7 @@ impl<'c> SoftmaxPage<'c> {
     fn add_columns(
         &self,
         k: &mut Builder<'c>,
-        values: Ptr<'c>,
+        values: Lines<'c>,
         pairs: Index<'c>,
         first: Index<'c>,
         factors: &[F32<'c>],
@@ -383,7 +398,7 @@ impl<'c> SoftmaxPage<'c> {
         let outputs = k.mul_constant(first, line_bytes);
         let outputs = k.at_bytes(self.outputs, outputs);
         let outputs = k.at_bytes_constant(outputs, skipped);
-        let values = k.at_bytes_constant(values, skipped);
+        let values = values.skip(k, skipped);
         let weights = k.mul_constant(first, 2 * PAGE);
         let weights = k.at_bytes(self.weights, weights);
 
@@ -401,8 +416,7 @@ impl<'c> SoftmaxPage<'c> {
         let zero = k.index(0);
         let sums = k.fold(zero, pairs, 1, sums, |k, pair, mut sums| {
             let line = k.mul_constant(pair, line_bytes);
-            let line = k.at_bytes(values, line);
-            let values = load_line(k, line, columns);
+            let values = values.load(k, line, columns, factors.len() as u32);
             let weights = k.at::<I32>(weights, pair);
             for row in 0..factors.len() {
                 let weight = k.at_bytes_constant(weights, row as u64 * 2 * PAGE);
@@ -426,13 +440,39 @@ impl<'c> SoftmaxPage<'c> {
     }
 }
 
-/// `columns` vector registers of pairs that stand behind each other.
-fn load_line<'c>(k: &mut Builder<'c>, line: Ptr<'c>, columns: u64) -> Vec<I32<'c>> {
-    let lanes = k.lanes();
-    (0..columns)
-        .map(|column| {
-            let from = k.at_bytes_constant(line, 4 * u64::from(lanes) * column);
-            k.load::<I32>(from, lanes)
-        })
-        .collect()
+/// Keys or values of a page, line by line, and those of the page that follows.
+#[derive(Clone, Copy)]
+struct Lines<'c> {
+    these: Ptr<'c>,
+    next: Option<Ptr<'c>>,
+}
+
+impl<'c> Lines<'c> {
+    fn skip(self, k: &mut Builder<'c>, bytes: u64) -> Self {
+        let skip = |k: &mut Builder<'c>, at| k.at_bytes_constant(at, bytes);
+        Self { these: skip(k, self.these), next: self.next.map(|next| skip(k, next)) }
+    }
+
+    /// `columns` vector registers of pairs that stand behind each other, `line` bytes into them, for
+    /// `height` vectors.
+    ///
+    /// Few vectors are worked on as fast as memory gives pages, and a processor foresees no further
+    /// than what is contiguous: so what stands there in the next page is brought near meanwhile.
+    fn load(self, k: &mut Builder<'c>, line: Index<'c>, columns: u64, height: u32) -> Vec<I32<'c>> {
+        let these = k.at_bytes(self.these, line);
+        let vector = 4 * u64::from(k.lanes());
+        if let Some(next) = self.next.filter(|_| height <= FEW) {
+            let next = k.at_bytes(next, line);
+            for line in (0..columns * vector).step_by(LINE_BYTES) {
+                let line = k.at_bytes_constant(next, line);
+                k.prefetch(line);
+            }
+        }
+        (0..columns)
+            .map(|column| {
+                let from = k.at_bytes_constant(these, vector * column);
+                k.load::<I32>(from, k.lanes())
+            })
+            .collect()
+    }
 }

@@ -247,7 +247,7 @@ impl TileAttention {
             let block = k.mul_constant(page, self.layout().block_bytes());
             let block = k.at_bytes(packed, block);
             let base = k.mul_constant(page, PAGE);
-            pages.see(k, Page { block, scales: None }, [base, last], count);
+            pages.see(k, Page { block, scales: None, next: None }, [base, last], count);
         });
 
         k.note("results of the block");
