@@ -158,7 +158,7 @@ impl Grid {
     /// less is done for them alone.
     #[must_use]
     pub fn least_items(&self, count: u32) -> u64 {
-        const MANY_ROWS: u64 = 16;
+        const MANY_ROWS: u64 = 32;
         let rows = self.rows(count).min(u64::from(self.rows_per_block)).min(MANY_ROWS);
         (u64::from(self.run) * rows / MANY_ROWS).max(1)
     }
@@ -270,7 +270,7 @@ pub struct Function {
     /// Largest number of logits rows of one call.
     pub max_outputs: u32,
     pub arena_bytes: Affine,
-    /// Private scratch of each thread.
+    /// Private scratch of each thread. Its first word is 0 when the thread first calls a step's kernel.
     pub workspace_bytes: u64,
     pub buffers: IdVec<BufferId, Buffer>,
     pub steps: IdVec<StepId, Step>,

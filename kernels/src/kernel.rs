@@ -6,7 +6,8 @@
 //! On x86-64 a compiled kernel is called as
 //! `extern "C" fn(arguments: *const *mut u8, control: *const u32, begin: u64, end: u64, workspace: *mut u8)`
 //! and computes work items `begin .. end` of its grid. It allocates nothing, calls nothing, and
-//! gives the same bytes however the items are cut into calls.
+//! gives the same bytes however the items are cut into calls. The first word of the workspace is 0 in
+//! a thread's first call for a step; what a kernel leaves there its later calls for the step find.
 
 use std::fmt;
 use std::sync::Mutex;

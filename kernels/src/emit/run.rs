@@ -119,6 +119,28 @@ impl Loaded {
         }
     }
 
+    /// Run items in these calls, all of one thread for one step; argument 0 holds in each what stands
+    /// beside it. The buffers get what is there at the end.
+    pub fn run_step(
+        &self,
+        counts: Counts,
+        buffers: &mut [&mut [u8]],
+        calls: &[(std::ops::Range<u64>, &[u8])],
+    ) {
+        let mut copies: Vec<Guarded> = buffers.iter().map(|bytes| Guarded::of(bytes)).collect();
+        let mut workspace = Guarded::of(&poisoned(self.workspace_bytes));
+        workspace.put(&[0; 4]);
+        for (items, first) in calls {
+            copies[0].put(first);
+            let pointers: Vec<*mut u8> = copies.iter_mut().map(Guarded::pointer).collect();
+            // SAFETY: as in `run_split`.
+            unsafe { self.call(counts, &pointers, items.clone(), workspace.pointer()) };
+        }
+        for (copy, bytes) in copies.iter().zip(buffers) {
+            bytes.copy_from_slice(copy.inside());
+        }
+    }
+
     /// Work items of a call with these counts.
     #[must_use]
     pub fn items(&self, counts: Counts) -> u64 {
@@ -149,6 +171,10 @@ impl Loaded {
         let (items, thread, threads) = (self.items(counts), thread as u64, threads as u64);
         let least = self.grid.least_items(self.counted(counts));
         let (mut first, end) = (items * thread / threads, items * (thread + 1) / threads);
+        if self.workspace_bytes > 0 {
+            // SAFETY: the workspace is as large as the kernel's, of which every one has a word.
+            unsafe { workspace.cast::<u32>().write(0) };
+        }
         while first < end {
             let left = end - first;
             let next = first + left.div_ceil(2).max(least).min(left);
@@ -269,7 +295,7 @@ impl Race {
     pub fn put(&mut self, at: usize, bytes: &[u8]) {
         for copy in &mut self.buffers[at] {
             assert!(bytes.len() <= copy.length, "argument {at} has {} bytes", copy.length);
-            copy.memory[copy.start..][..bytes.len()].copy_from_slice(bytes);
+            copy.put(bytes);
         }
     }
 
@@ -416,6 +442,10 @@ impl Guarded {
         let start = GUARD + (memory.as_ptr() as usize + GUARD).wrapping_neg() % alignment;
         memory[start..start + bytes.len()].copy_from_slice(bytes);
         Self { memory, start, length: bytes.len() }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.memory[self.start..][..bytes.len()].copy_from_slice(bytes);
     }
 
     fn pointer(&mut self) -> *mut u8 {

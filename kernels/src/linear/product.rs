@@ -12,10 +12,13 @@ use sail_ir::target::{Limits, Target};
 
 use super::inner::{bf16, int4, int8, int8_weight};
 use crate::config::{Config, Operand, Parameter};
-use crate::emit::{Bf16, Bool, Builder, F32, Index, Piece, Ptr};
+use crate::emit::{Bf16, Block, Bool, Builder, F32, I32, Index, Piece, Ptr};
 
 /// Fewest rows whose multiplication takes longer than their panel takes to come from memory.
 const FORESEEING_ROWS: u32 = 8;
+
+/// Bytes of the first word of a workspace, which is 0 in a thread's first call for a step.
+const BLOCK_BYTES: u64 = 4;
 
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
@@ -38,6 +41,8 @@ pub struct Product {
 /// The thread's own memory for one product.
 #[derive(Debug, Clone, Copy)]
 pub struct Workspace<'c> {
+    /// The number of the block whose rows are packed, and one; 0 for none.
+    block: Ptr<'c>,
     /// Packed rows, [`Product::row_stride`] apart.
     rows: Ptr<'c>,
     /// One row of bf16 values before they are quantized.
@@ -144,6 +149,7 @@ impl Product {
     #[must_use]
     pub fn workspace_bytes(&self, rows: u64) -> u64 {
         let parts = [
+            BLOCK_BYTES,
             rows * self.row_stride(),
             self.staged_bytes(),
             self.tile_bytes(),
@@ -170,11 +176,30 @@ impl Product {
     /// Take the workspace for `rows` packed rows.
     pub fn carve<'c>(&self, k: &mut Builder<'c>, rows: u64) -> Workspace<'c> {
         Workspace {
+            block: k.carve(BLOCK_BYTES),
             rows: k.carve(rows * self.row_stride()),
             staged: k.carve(self.staged_bytes()),
             tile: k.carve(self.tile_bytes()),
             unpacked: k.carve(self.unpacked_bytes()),
         }
+    }
+
+    /// How many rows of a block are to be packed: none when they are there since an earlier call for the
+    /// same step. A row takes as long as one to three panels, and a thread that shares a step with
+    /// others takes it in several calls.
+    pub fn rows_to_pack<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        workspace: Workspace<'c>,
+        block: &Block<'c>,
+    ) -> Index<'c> {
+        let (number, one) = (k.i32_of(block.index), k.i32(1));
+        let number = k.add(number, one);
+        let packed = k.load::<I32>(workspace.block, 1);
+        let same = k.equal(packed, number);
+        k.store(workspace.block, number);
+        let zero = k.index(0);
+        k.select(same, zero, block.rows)
     }
 
     /// Pack row number `row`: `fill` puts its values where it is told.

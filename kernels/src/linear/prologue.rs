@@ -48,8 +48,8 @@ impl Prologue {
         (x, parameters): (Ptr<'c>, &[Ptr<'c>]),
         into: Workspace<'c>,
     ) {
-        let zero = k.index(0);
-        k.for_each(zero, block.rows, 1, |k, at| {
+        let (zero, rows) = (k.index(0), product.rows_to_pack(k, into, block));
+        k.for_each(zero, rows, 1, |k, at| {
             let row = k.add(block.first_row, at);
             product.pack_row(k, into, at, |k, packed| match self {
                 Self::Direct => {

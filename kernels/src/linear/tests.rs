@@ -41,6 +41,51 @@ fn a_row_does_not_depend_on_its_neighbours() {
     }
 }
 
+#[test]
+fn rows_are_packed_once_for_all_calls_of_a_step() {
+    let (n, k, rows) = (96, 64, 20);
+    let problem = LinearProblem {
+        rows: Rows::TOKENS,
+        n,
+        k,
+        scheme: Scheme::Bf16,
+        prologue: Prologue::RmsNorm { eps: EPS },
+        epilogue: Epilogue::NONE,
+    };
+    for target in targets_here() {
+        let linear = Linear::new(problem, &target);
+        let linear = linear.with(&linear.config().with("block", 12));
+        let loaded = Loaded::new(linear.as_ref(), &target);
+        let (n, k) = (n as usize, k as usize);
+        let values = |seed, count: usize| bf16_bytes(&random(seed, count));
+        let (mut first, mut other) = (values(1, rows * k), values(4, rows * k));
+        let (mut norm, weight) = (values(2, k), values(3, n * k));
+        let panel_width = target.limits().panel_width;
+        let mut weight =
+            pack_whole(Scheme::Bf16, Join::One, &[(&weight, n as u64)], k, panel_width);
+        let mut whole = |x: &mut [u8]| {
+            let mut y = poisoned(2 * rows * n);
+            loaded.run(tokens(rows), &mut [x, &mut norm, &mut weight, &mut y]);
+            y
+        };
+        let (of_first, of_other) = (whole(&mut first), whole(&mut other));
+
+        let blocks = loaded.items(tokens(rows)) / 2;
+        let mut step = |calls: &[(std::ops::Range<u64>, &[u8])]| {
+            let (mut x, mut y) = (first.clone(), poisoned(2 * rows * n));
+            let buffers = &mut [&mut x[..], &mut norm, &mut weight, &mut y];
+            loaded.run_step(tokens(rows), buffers, calls);
+            y
+        };
+        // The rest of the first block's items find its rows packed; the second block's do not.
+        let cut = step(&[(0..1, &first), (1..blocks, &other), (blocks..2 * blocks, &other)]);
+        let dealt = 12 * 2 * n;
+        assert!(cut[..dealt] == of_first[..dealt], "{target}");
+        assert!(cut[dealt..] == of_other[dealt..], "{target}");
+        assert!(step(&[(0..2 * blocks, &other)]) == of_other, "{target}");
+    }
+}
+
 /// The inner loops of a large product that multiplies `rows` rows at once, as lines of assembly.
 fn inner_loops(scheme: Scheme, target: &Target, rows: u32) -> Vec<Vec<String>> {
     let problem = LinearProblem {

@@ -24,6 +24,7 @@ use std::sync::atomic::AtomicBool;
 use half::bf16;
 use sail_ir::artifact::{Artifact, SectionKind};
 use sail_ir::id::BufferId;
+use sail_ir::plan::ALIGNMENT;
 
 use super::{Call, Device, DeviceError, Layout, StepTime};
 use crew::Crew;
@@ -71,7 +72,7 @@ impl Host {
         let regions = regions(weights, layout)?;
         let table = Table::new(&manifest.plan, layout, &code, &regions);
         let workspaces = (0..threads)
-            .map(|_| Memory::new("the workspaces", layout.workspace_bytes))
+            .map(|_| Memory::new("the workspaces", layout.workspace_bytes.max(ALIGNMENT)))
             .collect::<Result<_, _>>()?;
         let times = layout.capacity.times;
         let crew = Crew::new(table, regions, workspaces, layout.max_steps, times)?;

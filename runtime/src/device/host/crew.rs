@@ -327,6 +327,10 @@ impl Shared {
             return false;
         }
         let mut span = [0, 0];
+        if range.is_some() {
+            // SAFETY: the workspace is this thread's own, aligned, and has at least a word.
+            unsafe { self.workspaces[thread].start().cast::<u32>().write(0) };
+        }
         while let Some([first, end]) = range {
             let start = self.times.as_ref().map(Times::now);
             // SAFETY: the entry is a kernel of this artifact and takes these pointers
