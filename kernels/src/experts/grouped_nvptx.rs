@@ -43,7 +43,7 @@ pub fn grouped(problem: &GroupedProduct) -> Box<dyn Kernel> {
         Grouped::GateUpSilu => Finish::Gated,
         Grouped::Linear => Finish::Each(Epilogue::NONE),
     };
-    let sizes = Sizes { rows, n, k, scheme, prologue: Prologue::Direct, finish };
+    let sizes = Sizes { rows, n, k, scheme, prologue: Prologue::Direct, finish, weights: 1 };
     let tiles = sizes.weight_rows().div_ceil(TILE.columns);
     let block = ThreadBlock::of(TILE.threads()).with_shared(TILE.shared_bytes(scheme));
     let grid = rows.grid(u32::MAX, experts * tiles);

@@ -242,6 +242,19 @@ impl<'c> Builder<'c> {
         let started = self.add_constant(rows, per_block - 1);
         let started = self.div_constant(started, per_block);
         let items = self.mul_constant(started, columns);
+        self.for_turns_of_block(items, |k, turn, item| {
+            let (_, block) = k.block_of(grid, rows, item);
+            body(k, turn, block);
+        });
+    }
+
+    /// As [`Builder::for_items_of_block`], of `items` items that are counted when the kernel runs, the
+    /// same for all threads. Gives how many of them are this block's.
+    pub fn for_turns_of_block(
+        &mut self,
+        items: Index<'c>,
+        body: impl FnOnce(&mut Self, Index<'c>, Index<'c>),
+    ) -> Index<'c> {
         let item = self.item();
         let blocks = self.special_register("llvm.nvvm.read.ptx.sreg.nctaid.x");
         // The division rounds towards zero, and there may be more blocks than items.
@@ -253,9 +266,9 @@ impl<'c> Builder<'c> {
         self.for_each(zero, turns, 1, |k, turn| {
             let further = k.mul(turn, blocks);
             let item = k.add(item, further);
-            let (_, block) = k.block_of(grid, rows, item);
-            body(k, turn, block);
+            body(k, turn, item);
         });
+        turns
     }
 
     /// A special register as a count.

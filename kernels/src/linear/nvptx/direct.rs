@@ -6,11 +6,12 @@
 //! outputs are finished with is read for several of them before the first is stored: the assembler does
 //! not know that a store changes nothing of it.
 
+use super::few::Order;
 use super::finish::GROUP;
 use super::quantize::QuantizedRows;
 use super::sum::Sum;
 use super::{Arguments, Sizes, behind};
-use crate::emit::{Bf16, Block, Bool, Builder, F32, Index};
+use crate::emit::{Bf16, Bool, Builder, F32, Index};
 
 /// Pairs of a row whose operands are on their way together.
 const TOGETHER: usize = 8;
@@ -19,9 +20,14 @@ const TOGETHER: usize = 8;
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<'c, 't, T> {
     pub sums: &'t [T],
-    pub block: Block<'c>,
-    /// Its first weight row.
+    /// Rows of y that it has, and the first of them.
+    pub rows: Index<'c>,
+    pub first_row: Index<'c>,
+    /// Its first weight row, among those that a row of y needs and among all that are packed.
     pub first: Index<'c>,
+    pub first_packed: Index<'c>,
+    /// Which rows of x its rows are, where that is not their own number.
+    pub order: Option<Order<'c>>,
 }
 
 /// Pairs of outputs of one row.
@@ -33,7 +39,7 @@ struct Row<'c> {
 }
 
 /// Finish and store the outputs of a tile.
-pub(super) fn finish<'c, T: Sum<'c>>(
+pub(crate) fn finish<'c, T: Sum<'c>>(
     k: &mut Builder<'c>,
     tile: Tile<'c, '_, T>,
     sizes: &Sizes,
@@ -53,7 +59,7 @@ pub(super) fn finish<'c, T: Sum<'c>>(
     let direct = Direct { tile, sizes, arguments, within };
     for half in 0..2 {
         let row = k.add_constant(row, 8 * half as u64);
-        let has = k.less(row, tile.block.rows);
+        let has = k.less(row, tile.rows);
         k.when(has, |k| {
             let row = direct.row(k, row);
             if !ragged {
@@ -82,11 +88,13 @@ struct Direct<'c, 'a, T> {
 
 impl<'c, T: Sum<'c>> Direct<'c, '_, T> {
     fn row(&self, k: &mut Builder<'c>, row: Index<'c>) -> Row<'c> {
-        let at = k.add(row, self.tile.block.first_row);
+        let at = k.add(row, self.tile.first_row);
         let start = k.mul_constant(at, u64::from(self.sizes.n));
         let codes = QuantizedRows { k: self.sizes.k };
-        let step =
-            self.sizes.scheme.quantizes_activations().then(|| codes.step(k, self.arguments.x, at));
+        let step = self.sizes.scheme.quantizes_activations().then(|| {
+            let at = self.tile.order.map_or(at, |order| order.of(k, at));
+            codes.step(k, self.arguments.x, at)
+        });
         Row { start, step }
     }
 
@@ -178,7 +186,7 @@ impl<'c, T: Sum<'c>> Direct<'c, '_, T> {
         self.groups(group)
             .into_iter()
             .map(|group| {
-                let row = k.add(self.tile.first, self.within);
+                let row = k.add(self.tile.first_packed, self.within);
                 let row = k.add_constant(row, GROUP * group as u64 + part as u64);
                 let place = k.at::<F32>(scales, row);
                 k.load_whole::<F32>(place, width)

@@ -37,7 +37,7 @@ impl Input {
     }
 
     pub(super) fn row<'c>(&self, k: &mut Builder<'c>, rows: Rows<'c>, row: Index<'c>) -> Ptr<'c> {
-        let row = k.add(row, rows.first);
+        let row = rows.of_x(k, row);
         let first = k.mul_constant(row, self.k.into());
         k.at::<Bf16>(rows.x, first)
     }

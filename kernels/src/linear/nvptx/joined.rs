@@ -14,9 +14,14 @@ pub struct Joined<'c> {
 }
 
 impl<'c> Joined<'c> {
-    /// Those of a turn, in the places that begin at `shared`.
-    pub fn new(k: &mut Builder<'c>, few: Few, shared: Ptr<'c>, turn: Index<'c>) -> Self {
-        let before = k.div_constant(turn, few.blocks.into());
+    /// Those of a turn, in the places that begin at `shared`; `count` as [`super::turn::Turn`] has it.
+    pub fn new(
+        k: &mut Builder<'c>,
+        few: Few,
+        shared: Ptr<'c>,
+        (number, each): (Index<'c>, u64),
+    ) -> Self {
+        let before = k.div_constant(number, each);
         let place = k.rem_constant(before, few.places());
         let start = k.mul_constant(place, few.sums_bytes());
         Self { few, place: k.at_bytes(shared, start) }

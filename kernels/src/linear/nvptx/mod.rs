@@ -3,7 +3,7 @@
 //! A weight is rows along K ([`crate::packing::rows`]); a block multiplies a tile of rows of x by rows
 //! of the weight and finishes its sums where they are.
 
-mod direct;
+pub mod direct;
 pub mod few;
 pub mod finish;
 pub mod input;
@@ -11,10 +11,12 @@ pub mod joined;
 pub mod kept;
 pub mod measure;
 pub mod quantize;
+pub mod ring;
 pub mod sum;
 #[cfg(test)]
 mod tests;
 pub mod tile;
+pub mod turn;
 pub mod walk;
 pub mod warpgroup;
 pub mod weight;
@@ -47,6 +49,8 @@ pub(crate) struct Sizes {
     pub scheme: Scheme,
     pub prologue: Prologue,
     pub finish: Finish,
+    /// Weights that are packed one after the other, what stands behind their rows behind those of all.
+    pub weights: u32,
 }
 
 impl Sizes {
@@ -54,6 +58,11 @@ impl Sizes {
     pub fn weight_rows(&self) -> u32 {
         let sums = self.finish.sums();
         sums * self.n.next_multiple_of(RUN / sums)
+    }
+
+    /// Rows of all packed weights.
+    pub fn packed_rows(&self) -> u64 {
+        u64::from(self.weights) * u64::from(self.weight_rows())
     }
 
     /// What few rows go through on their way to the product.
@@ -95,7 +104,7 @@ impl<'c> Arguments<'c> {
 #[must_use]
 pub fn linear(kernel: &Linear, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
     let LinearProblem { rows, n, k, scheme, prologue, epilogue } = kernel.problem;
-    let sizes = Sizes { rows, n, k, scheme, prologue, finish: Finish::Each(epilogue) };
+    let sizes = Sizes { rows, n, k, scheme, prologue, finish: Finish::Each(epilogue), weights: 1 };
     product(kernel, sizes, target, most_rows)
 }
 
@@ -107,7 +116,7 @@ pub fn gate_up_silu(
     most_rows: u32,
 ) -> Option<Box<dyn Kernel>> {
     let GateUpSiluProblem { rows, n, k, scheme, prologue } = kernel.problem;
-    let sizes = Sizes { rows, n, k, scheme, prologue, finish: Finish::Gated };
+    let sizes = Sizes { rows, n, k, scheme, prologue, finish: Finish::Gated, weights: 1 };
     product(kernel, sizes, target, most_rows)
 }
 
@@ -144,8 +153,8 @@ fn few_rows<P: Kernel + Clone + Send + 'static>(
         let arguments = Arguments::of(k, kernel.arguments());
         k.let_successor_start();
         k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
-            Scheme::Int8 => few::write::<I32<'_>>(k, few, sizes, &arguments, block),
-            _ => few::write::<F32<'_>>(k, few, sizes, &arguments, block),
+            Scheme::Int8 => turn::write::<I32<'_>>(k, few, sizes, &arguments, block),
+            _ => turn::write::<F32<'_>>(k, few, sizes, &arguments, block),
         });
         // Blocks past the counts, too: who comes after this kernel trusts that all before it has ended.
         k.wait_for_predecessor();
@@ -291,8 +300,8 @@ impl Sizes {
 }
 
 /// What stands behind the rows of `weight`.
-fn behind<'c>(k: &mut Builder<'c>, sizes: &Sizes, weight: Ptr<'c>) -> Ptr<'c> {
-    k.at_bytes_constant(weight, u64::from(sizes.weight_rows()) * sizes.pitch())
+pub(crate) fn behind<'c>(k: &mut Builder<'c>, sizes: &Sizes, weight: Ptr<'c>) -> Ptr<'c> {
+    k.at_bytes_constant(weight, sizes.packed_rows() * sizes.pitch())
 }
 
 /// One tile of a product: multiply, stage, finish.

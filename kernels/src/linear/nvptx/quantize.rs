@@ -129,7 +129,7 @@ impl QuantizeRows {
         let layout = QuantizedRows { k: self.k };
         let statistics = Statistics::carve(k, ROWS);
         k.for_this_block(&self.grid(), |k, block| {
-            let rows = BlockRows { x, first: block.first_row, count: block.rows };
+            let rows = BlockRows { x, first: block.first_row, count: block.rows, order: None };
             input.measure(k, rows, norm, statistics, ROWS);
             let warp = k.warp();
             let has = k.less(warp, block.rows);

@@ -309,7 +309,9 @@ fn blocks_of_few_rows_take_runs_in_turn() {
                 let problem =
                     LinearProblem { rows: Rows::TOKENS, n, k: 264, scheme, prologue, epilogue };
                 let finish = Finish::Each(epilogue);
-                let sizes = Sizes { rows: Rows::TOKENS, n, k: 264, scheme, prologue, finish };
+                let rows_of = Rows::TOKENS;
+                let sizes =
+                    Sizes { rows: rows_of, n, k: 264, scheme, prologue, finish, weights: 1 };
                 let few = Few::of(&sizes, rows as u32, &target).unwrap();
                 let problem = Linear::new(problem, &target);
                 let kernel = few_rows(&problem, sizes, Few { blocks: 4, runs, ..few }).unwrap();

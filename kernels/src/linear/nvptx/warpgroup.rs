@@ -11,20 +11,21 @@ use sail_ir::target::Target;
 
 use super::Sizes;
 use super::direct::Tile;
+use super::ring::Ring;
 use super::sum::Sum;
 use super::weight::bytes_of_x;
-use crate::emit::gpu::{Swizzle, WARP};
-use crate::emit::{Builder, I32, Index, Ptr};
+use crate::emit::gpu::WARP;
+use crate::emit::{Builder, Index};
 use crate::kernel::ThreadBlock;
 
 /// Bytes of a row in one step: what the widest swizzle covers.
-const STEP: u64 = 128;
+pub(crate) const STEP: u64 = 128;
 
 /// Rows of x that a block multiplies, half of them by each warpgroup.
 pub const ROWS: u32 = 128;
 
 /// Threads of a warpgroup.
-const GROUP: u32 = 4 * WARP;
+pub(crate) const GROUP: u32 = 4 * WARP;
 
 /// Threads that multiply.
 pub const MULTIPLYING: u32 = 2 * GROUP;
@@ -55,25 +56,29 @@ impl Warpgroups {
     /// where its copies can, and the bytes of the weight are multiplied as they are.
     #[must_use]
     pub(crate) fn of(sizes: &Sizes, most_rows: u32, target: &Target) -> Option<Self> {
+        let processors = target.gpu()?.processors;
+        let columns = Self::widths(sizes, target)?.min_by_key(|columns| {
+            Self::cost([sizes.weight_rows(), most_rows], *columns, processors)
+        });
+        Some(Self::with(columns?, 0))
+    }
+
+    /// The columns that a tile can have, most first.
+    fn widths(sizes: &Sizes, target: &Target) -> Option<impl Iterator<Item = u32>> {
         let [row_bytes, _] = sizes.row_bytes();
         let as_they_are = bytes_of_x(sizes.scheme) == 1;
         if !target.has("sm_90a") || !row_bytes.is_multiple_of(16) || !as_they_are {
             return None;
         }
-        let processors = target.gpu()?.processors;
         // Floats of 8 bits need registers for the sums of a step besides those of all.
         let most = if sizes.scheme == Scheme::Fp8 { 4 } else { 8 };
-        let columns = (2..=most).rev().map(|runs| 32 * runs);
-        let columns = columns.min_by_key(|columns| {
-            Self::cost([sizes.weight_rows(), most_rows], *columns, processors)
-        });
-        Some(Self::with(columns?))
+        Some((2..=most).rev().map(|runs| 32 * runs))
     }
 
-    /// As many stages as fit.
-    fn with(columns: u32) -> Self {
+    /// As many stages as fit with `beside` other bytes.
+    fn with(columns: u32, beside: u64) -> Self {
         let stage = Self { columns, stages: 1 }.stage_bytes() + 16;
-        let stages = (Self::SHARED_BYTES / stage).min(Self::MOST_STAGES);
+        let stages = ((Self::SHARED_BYTES - beside) / stage).min(Self::MOST_STAGES);
         Self { columns, stages }
     }
 
@@ -87,72 +92,72 @@ impl Warpgroups {
         blocks.div_ceil(processors) * (ROWS + columns)
     }
 
-    fn left_bytes(self) -> u64 {
+    pub(crate) fn left_bytes(self) -> u64 {
         STEP * u64::from(ROWS)
     }
 
-    fn stage_bytes(self) -> u64 {
-        self.left_bytes() + STEP * u64::from(self.columns)
+    pub(crate) fn right_bytes(self) -> u64 {
+        STEP * u64::from(self.columns)
+    }
+
+    pub(crate) fn stage_bytes(self) -> u64 {
+        self.left_bytes() + self.right_bytes()
     }
 
     /// The block, with the tensor maps of x and of the weight, which is argument `weight`.
     #[must_use]
     pub(crate) fn block(self, sizes: &Sizes, weight: u32, target: &Target) -> ThreadBlock {
         let [row_bytes, multiplied] = sizes.row_bytes();
-        let element_bytes = if sizes.scheme == Scheme::Bf16 { 2 } else { 1 };
-        let map = |argument, bytes: u64, rows, row_bytes, box_rows| TensorMap {
-            argument,
-            element_bytes,
-            columns: bytes / u64::from(element_bytes),
-            rows,
-            row_bytes,
-            block: [STEP as u32 / element_bytes, box_rows],
-            swizzle: STEP as u32,
-        };
         let counted = MapRows::Counted { count: sizes.rows.count, per: sizes.rows.per };
-        let fixed = MapRows::Fixed(sizes.weight_rows().into());
+        let x = map(sizes, 0, (multiplied, row_bytes), (counted, ROWS));
+        self.block_with(vec![x, self.weight_map(sizes, weight)], 0, target)
+    }
+
+    /// The tensor map of all packed weights, which are argument `weight`.
+    pub(crate) fn weight_map(self, sizes: &Sizes, weight: u32) -> TensorMap {
         let pitch = sizes.pitch();
-        let maps = vec![
-            map(0, multiplied, counted, row_bytes, ROWS),
-            map(weight, pitch, fixed, pitch, self.columns),
-        ];
+        let rows = MapRows::Fixed(sizes.packed_rows());
+        map(sizes, weight, (pitch, pitch), (rows, self.columns))
+    }
+
+    /// A block with these maps and `beside` bytes of shared memory for other things.
+    pub(crate) fn block_with(
+        self,
+        tensor_maps: Vec<TensorMap>,
+        beside: u64,
+        target: &Target,
+    ) -> ThreadBlock {
         ThreadBlock {
-            tensor_maps: maps,
+            tensor_maps,
             // As many as all threads can have at the start.
             registers: 168,
             most_blocks: target.gpu().map_or(0, |gpu| gpu.processors),
             ..ThreadBlock::of(MULTIPLYING + GROUP)
-                .with_shared((self.stages * (self.stage_bytes() + 16)) as u32)
+                .with_shared((self.stages * (self.stage_bytes() + 16) + beside) as u32)
         }
     }
 
-    fn steps(self, sizes: &Sizes) -> u64 {
+    pub(crate) fn steps(self, sizes: &Sizes) -> u64 {
         sizes.row_bytes()[1].div_ceil(STEP)
     }
 }
 
-/// Shared memory of the ring.
-#[derive(Clone, Copy)]
-struct Ring<'c> {
-    shape: Warpgroups,
-    scheme: Scheme,
-    stages: Ptr<'c>,
-    barriers: Ptr<'c>,
-}
-
-impl<'c> Ring<'c> {
-    /// Where the left side of a step's stage is, its barriers `full` and `empty`, and the parity of the
-    /// step's turn.
-    fn stage(&self, k: &mut Builder<'c>, step: Index<'c>) -> (Ptr<'c>, [Ptr<'c>; 2], I32<'c>) {
-        let (slot, turn) =
-            (k.rem_constant(step, self.shape.stages), k.div_constant(step, self.shape.stages));
-        let start = k.mul_constant(slot, self.shape.stage_bytes());
-        let barriers = k.mul_constant(slot, 16);
-        let full = k.at_bytes(self.barriers, barriers);
-        let empty = k.at_bytes_constant(full, 8);
-        let parity = k.rem_constant(turn, 2);
-        let parity = k.i32_of(parity);
-        (k.at_bytes(self.stages, start), [full, empty], parity)
+/// A map of a side: of rows the `bytes` that are multiplied, `row_bytes` apart, in boxes of a step.
+fn map(
+    sizes: &Sizes,
+    argument: u32,
+    (bytes, row_bytes): (u64, u64),
+    (rows, box_rows): (MapRows, u32),
+) -> TensorMap {
+    let element_bytes = if sizes.scheme == Scheme::Bf16 { 2 } else { 1 };
+    TensorMap {
+        argument,
+        element_bytes,
+        columns: bytes / u64::from(element_bytes),
+        rows,
+        row_bytes,
+        block: [STEP as u32 / element_bytes, box_rows],
+        swizzle: STEP as u32,
     }
 }
 
@@ -163,21 +168,7 @@ pub(crate) fn write<'c, T: Sum<'c>>(
     (shape, sizes, grid): (Warpgroups, &Sizes, &Grid),
     finish: impl FnOnce(&mut Builder<'c>, Tile<'c, '_, T>),
 ) {
-    let stages = k.shared(shape.stages * shape.stage_bytes(), 1024);
-    let barriers = k.shared(shape.stages * 16, 16);
-    let ring = Ring { shape, scheme: sizes.scheme, stages, barriers };
-    let (thread, zero) = (k.thread(), k.index(0));
-    let one = k.equal(thread, zero);
-    k.when(one, |k| {
-        for stage in 0..shape.stages {
-            let full = k.at_bytes_constant(barriers, 16 * stage);
-            let empty = k.at_bytes_constant(full, 8);
-            k.init_barrier(full, 1);
-            k.init_barrier(empty, MULTIPLYING / WARP);
-        }
-        k.fence_barriers();
-    });
-    k.barrier();
+    let ring = Ring::carve(k, shape, sizes.scheme, 1);
     let steps = shape.steps(sizes);
     let warp = k.warp();
     let multiplying = k.index(u64::from(MULTIPLYING / WARP));
@@ -189,12 +180,11 @@ pub(crate) fn write<'c, T: Sum<'c>>(
             k.take_registers(REGISTERS[0]);
             k.for_items_of_block(grid, |k, turn, block| {
                 let before = k.mul_constant(turn, steps);
-                let sums = match sizes.scheme {
-                    Scheme::Fp8 => multiply_apart::<T>(k, ring, (before, steps)),
-                    _ => multiply::<T>(k, ring, (before, steps)),
-                };
+                let sums = ring.multiply::<T>(k, (before, steps));
                 let first = k.mul_constant(block.first_column, shape.columns.into());
-                finish(k, Tile { sums: &sums, block, first });
+                let (rows, first_row) = (block.rows, block.first_row);
+                let sums = &sums;
+                finish(k, Tile { sums, rows, first_row, first, first_packed: first, order: None });
             });
         },
         |k| {
@@ -245,87 +235,6 @@ fn copy<'c>(
     });
 }
 
-/// The sums of this warpgroup's 64 rows, of the steps after those `before`.
-fn multiply<'c, T: Sum<'c>>(
-    k: &mut Builder<'c>,
-    ring: Ring<'c>,
-    (before, steps): (Index<'c>, u64),
-) -> Vec<T> {
-    let half = half(k, ring);
-    let sums: Vec<T> = (0..ring.shape.columns / 2).map(|_| T::zero(k)).collect();
-    let (zero, end) = (k.index(0), k.index(steps));
-    let sums = k.fold(zero, end, 1, sums, |k, step, sums| {
-        let at = k.add(before, step);
-        let sums = step_of(k, ring, (at, half), &sums, false);
-        // This step's products are under way; those of the one before have read their stage.
-        let sums = k.wait_for_products(1, &sums);
-        let has = k.less(zero, step);
-        let last = k.sub_constant(at, 1);
-        k.when(has, |k| free(k, ring, last));
-        sums
-    });
-    let sums = k.wait_for_products(0, &sums);
-    let last = k.add_constant(before, steps - 1);
-    free(k, ring, last);
-    sums
-}
-
-/// As [`multiply`], each step in sums of its own that are added to the others as f32: those of the
-/// hardware have too few bits for many products of 8-bit floats.
-fn multiply_apart<'c, T: Sum<'c>>(
-    k: &mut Builder<'c>,
-    ring: Ring<'c>,
-    (before, steps): (Index<'c>, u64),
-) -> Vec<T> {
-    let half = half(k, ring);
-    let zeros: Vec<T> = (0..ring.shape.columns / 2).map(|_| T::zero(k)).collect();
-    let (zero, end) = (k.index(0), k.index(steps));
-    k.fold(zero, end, 1, zeros.clone(), |k, step, sums| {
-        let at = k.add(before, step);
-        let parts = step_of(k, ring, (at, half), &zeros, true);
-        let parts = k.wait_for_products(0, &parts);
-        free(k, ring, at);
-        sums.into_iter().zip(parts).map(|(sum, part)| k.add(sum, part)).collect()
-    })
-}
-
-/// Where this warpgroup's rows begin in the left side of a stage.
-fn half<'c>(k: &mut Builder<'c>, ring: Ring<'c>) -> Index<'c> {
-    let warp = k.warp();
-    let half = k.div_constant(warp, 4);
-    k.mul_constant(half, ring.shape.left_bytes() / 2)
-}
-
-/// Ask for the products of step `at` as soon as it is there; with `fresh`, what stood in the sums is not
-/// added.
-fn step_of<'c, T: Sum<'c>>(
-    k: &mut Builder<'c>,
-    ring: Ring<'c>,
-    (at, half): (Index<'c>, Index<'c>),
-    sums: &[T],
-    fresh: bool,
-) -> Vec<T> {
-    let (left, [full, _], parity) = ring.stage(k, at);
-    k.wait_for_phase(full, parity);
-    let right = k.at_bytes_constant(left, ring.shape.left_bytes());
-    let left = k.at_bytes(left, half);
-    let [left, right] = [left, right].map(|place| k.descriptor(place, 1024, Swizzle::Bytes128));
-    let mut sums = k.begin_products_on(sums);
-    for part in 0..STEP / 32 {
-        let sides = [left, right].map(|d| k.add_constant(d, 2 * part));
-        sums = T::product(k, ring.scheme, &sums, sides, fresh && part == 0);
-    }
-    k.commit_products();
-    sums
-}
-
-/// This warp has read the stage of a step.
-fn free<'c>(k: &mut Builder<'c>, ring: Ring<'c>, step: Index<'c>) {
-    let (_, [_, empty], _) = ring.stage(k, step);
-    let one = k.elected();
-    k.when(one, |k| k.arrive(empty));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,7 +262,7 @@ mod tests {
     #[test]
     fn stages_fit() {
         for runs in 2..=8 {
-            let shape = Warpgroups::with(32 * runs);
+            let shape = Warpgroups::with(32 * runs, 0);
             assert!((4..=6).contains(&shape.stages), "{shape:?}");
             assert!(shape.stages * (shape.stage_bytes() + 16) <= 227 << 10);
         }
