@@ -306,8 +306,8 @@ impl Kernel for GroupedProduct {
         self.product.workspace_bytes(self.rows_at_once.into())
     }
 
-    fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
-        Some(super::grouped_nvptx::grouped(self))
+    fn on_gpu_for(&self, target: &Target, most_rows: u32) -> Option<Box<dyn Kernel>> {
+        super::grouped_nvptx::grouped(self, target, most_rows)
     }
 
     fn cost(&self) -> Cost {
