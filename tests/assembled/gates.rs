@@ -93,8 +93,9 @@ fn has_opcode(line: &str, opcode: &str) -> bool {
 }
 
 /// Products that cannot use the matrix units of warpgroups: a part of the entry, and why.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 5] = [
     ("_rows8x", "few rows are bound by reading the weight"),
+    ("_rows16x", "so are twice as many"),
     ("_k588_", "rows of 1176 bytes begin where no tensor map can"),
     (
         "_int8_weight_",
@@ -112,7 +113,7 @@ pub fn missing(all: &[Assembled], target: &Target) -> impl Iterator<Item = Strin
     let hopper = target.has("sm_90a");
     let products = all.iter().filter(move |one| {
         let entry = &one.usage.entry;
-        hopper && (entry.starts_with("linear") || entry.starts_with("gate_up_silu"))
+        hopper && ["linear", "gate_up_silu", "grouped_"].iter().any(|name| entry.starts_with(name))
     });
     products.filter_map(|one| {
         let entry = &one.usage.entry;

@@ -1,13 +1,15 @@
 //! Products of rows sorted by expert for CUDA targets.
 //!
 //! With few rows of an expert, reading its weight is all there is ([`few`]). With many, a block
-//! multiplies a tile ([`tile`]).
+//! multiplies a tile: by warpgroups where the target has them and the weight's bytes are multiplied as
+//! they are ([`warpgroup`]), else by warps ([`tile`]).
 
 mod few;
 mod groups;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod warpgroup;
 
 use sail_ir::target::Target;
 
@@ -16,8 +18,10 @@ use crate::emit::{Builder, Ptr};
 use crate::kernel::{Kernel, Rows};
 use crate::linear::nvptx::few::{Few, Order};
 use crate::linear::nvptx::finish::{Finish, Pointers};
+use crate::linear::nvptx::warpgroup::{ROWS, Warpgroups};
 use crate::linear::nvptx::{Arguments, Sizes};
 use crate::linear::{Epilogue, Prologue};
+use groups::Cut;
 
 /// Tokens of a call of which an expert has no more rows than one matrix instruction takes: a token goes
 /// through an expert once.
@@ -50,7 +54,11 @@ pub fn grouped(
     if let Some(few) = few {
         return Some(few::kernel(problem, sizes, Few::of_weights(&sizes, few, target)?));
     }
-    Some(tile::kernel(problem, sizes))
+    let cut = Cut { experts, rows: ROWS };
+    Some(match Warpgroups::of_many(&sizes, cut.shared_bytes(), target) {
+        Some(shape) => warpgroup::kernel(problem, sizes, (shape, cut), target),
+        None => tile::kernel(problem, sizes),
+    })
 }
 
 fn sizes(problem: &GroupedProblem) -> Sizes {

@@ -325,4 +325,7 @@ fn ways_go_by_rows_of_an_expert() {
         assert!(name(target, Scheme::Int8, SIXTEEN).starts_with("rows16x"));
         assert_eq!(name(target, Scheme::Int4, SIXTEEN + 1), "tile64x64");
     }
+    assert_eq!(name("sm_80", Scheme::Bf16, MANY), "tile64x64");
+    assert_eq!(name("sm_90", Scheme::Bf16, MANY), "wgmma128x64");
+    assert_eq!(name("sm_90", Scheme::Int8, MANY), "wgmma128x64");
 }

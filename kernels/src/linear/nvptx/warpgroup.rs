@@ -63,6 +63,15 @@ impl Warpgroups {
         Some(Self::with(columns?, 0))
     }
 
+    /// As [`Warpgroups::of`], where blocks are many whatever the rows: each reads as little as can be.
+    /// They need `beside` bytes of shared memory for other things.
+    #[must_use]
+    pub(crate) fn of_many(sizes: &Sizes, beside: u64, target: &Target) -> Option<Self> {
+        let read = |columns: &u32| sizes.weight_rows().div_ceil(*columns) * (ROWS + columns);
+        let columns = Self::widths(sizes, target)?.min_by_key(read);
+        Some(Self::with(columns?, beside))
+    }
+
     /// The columns that a tile can have, most first.
     fn widths(sizes: &Sizes, target: &Target) -> Option<impl Iterator<Item = u32>> {
         let [row_bytes, _] = sizes.row_bytes();
