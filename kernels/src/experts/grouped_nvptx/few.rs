@@ -78,7 +78,9 @@ fn write<'c, T: Sum<'c>>(
         k.fold(first_group, past, 1, first, |k, number, lines| {
             k.note("2 the rows of a group, when nobody is still at those of the one before");
             let group = groups.at(k, number);
-            k.barrier();
+            if work.finishes_late() {
+                k.barrier();
+            }
             let (x, order) = (given.arguments.x, given.order);
             let rows = Rows { x, first: group.first, count: group.rows, order };
             let columns = work.columns(k, rows, None);

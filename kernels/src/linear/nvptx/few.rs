@@ -87,12 +87,11 @@ impl Few {
         let shaped = |at_once: u32| {
             let blocks_per_processor = at_once / warps;
             let most = processors * blocks_per_processor;
-            let of_weight = sizes.weight_rows() / RUN;
-            let runs = weights * of_weight;
+            let runs = weights * sizes.weight_rows() / RUN;
             // Fewer joins, where blocks still are about equally busy at the end and sums are few.
             // The operands of `int4` and their zero points leave no registers for two.
             let room = eights <= 2 && (sizes.scheme != Scheme::Int4 || at_once == HEAVY);
-            let pairs = room && of_weight.is_multiple_of(2) && runs / 2 >= 4 * most;
+            let pairs = room && weights == 1 && runs.is_multiple_of(2) && runs / 2 >= 4 * most;
             let taken = if pairs { 2 } else { 1 };
             let blocks = most.min(runs / taken);
             Self {

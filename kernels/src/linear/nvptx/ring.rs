@@ -17,8 +17,8 @@ pub(crate) struct Ring<'c> {
 }
 
 impl<'c> Ring<'c> {
-    /// Take the shared memory, and set up its barriers: a stage is full when so many have arrived. All
-    /// threads of the block come here.
+    /// Take the shared memory, and set up its barriers: a stage is full when `filling` have arrived. A
+    /// barrier of the block must follow.
     pub fn carve(k: &mut Builder<'c>, shape: Warpgroups, scheme: Scheme, filling: u32) -> Self {
         let stages = k.shared(shape.stages * shape.stage_bytes(), 1024);
         let barriers = k.shared(shape.stages * 16, 16);
@@ -33,7 +33,6 @@ impl<'c> Ring<'c> {
             }
             k.fence_barriers();
         });
-        k.barrier();
         Self { shape, scheme, stages, barriers }
     }
 

@@ -79,6 +79,11 @@ impl<'c> Work<'c> {
         Self { few, sizes, walk, sums, kept, statistics }
     }
 
+    /// When a thread is past a turn, may others still read at its finish what [`Work::columns`] writes?
+    pub fn finishes_late(&self) -> bool {
+        self.few.places() > 1 && self.sizes.scheme.quantizes_activations()
+    }
+
     /// Make operands of the rows. All threads of the block come here, none of them still at the finish
     /// of others.
     pub fn columns(

@@ -63,13 +63,13 @@ impl Warpgroups {
         Some(Self::with(columns?, 0))
     }
 
-    /// As [`Warpgroups::of`], where blocks are many whatever the rows: each reads as little as can be.
-    /// They need `beside` bytes of shared memory for other things.
+    /// As [`Warpgroups::of`], where tiles are many whatever the rows: as wide as can be, so that they read
+    /// least of x. They need `beside` bytes of shared memory for other things.
     #[must_use]
     pub(crate) fn of_many(sizes: &Sizes, beside: u64, target: &Target) -> Option<Self> {
-        let read = |columns: &u32| sizes.weight_rows().div_ceil(*columns) * (ROWS + columns);
-        let columns = Self::widths(sizes, target)?.min_by_key(read);
-        Some(Self::with(columns?, beside))
+        let mut widths = Self::widths(sizes, target)?;
+        let whole = sizes.weight_rows().next_multiple_of(32).max(64);
+        Some(Self::with(widths.find(|columns| *columns <= whole)?, beside))
     }
 
     /// The columns that a tile can have, most first.
@@ -178,6 +178,7 @@ pub(crate) fn write<'c, T: Sum<'c>>(
     finish: impl FnOnce(&mut Builder<'c>, Tile<'c, '_, T>),
 ) {
     let ring = Ring::carve(k, shape, sizes.scheme, 1);
+    k.barrier();
     let steps = shape.steps(sizes);
     let warp = k.warp();
     let multiplying = k.index(u64::from(MULTIPLYING / WARP));
