@@ -216,7 +216,12 @@ const UNTIL_REQUEST: &[Code] = &[
     row("SC0301", "unknown target", 2, "See `--target` in `sailc compile --help`."),
     row("SC0302", "no target for this machine", 4, "The CPU lacks features of the lowest target."),
     row("SC0303", "unknown scheme", 2, "See `--quant` and `--kv` in `sailc compile --help`."),
-    row("SC0304", "nothing to explain", 2, "`fuse` and `quantize` record what they did."),
+    row(
+        "SC0304",
+        "nothing to explain",
+        2,
+        "`fuse` and `quantize` record what they did, `kernels` how each kernel is shaped.",
+    ),
     row(
         "SC0305",
         "impossible context",
@@ -348,13 +353,13 @@ const UNTIL_REQUEST: &[Code] = &[
         "SC0342",
         "a stale lock",
         3,
-        "The lock was written by a compiler that had other configs to choose from, or made other code from them; what was measured then says nothing now. Without `--lock` the built-in rules choose; answers are the same.",
+        "The lock was written by a compiler that had other configs to choose from, or made other code from them; what was measured or chosen then says nothing now. Without `--lock` the built-in rules choose; answers are the same.",
     ),
     row(
         "SC0343",
         "a config that does not fit",
         3,
-        "A line of the lock gives a kernel of this model a value it cannot take. Lines about kernels of other models are let be.",
+        "A line of the lock gives a kernel of this model a value it cannot take, or values that do not go together. Lines about kernels of other models are let be.",
     ),
     row(
         "SC0344",

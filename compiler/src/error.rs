@@ -151,7 +151,7 @@ impl Help for CompileError {
                 "`int8` is as small and goes everywhere; `fp8` goes from `sm_90` on".to_owned(),
             ),
             Self::NoExplanation { .. } => {
-                Some("`--explain fuse` says which rules fired, `--explain quantize` what each weight is stored as".to_owned())
+                Some("`--explain fuse` says which rules fired, `--explain quantize` what each weight is stored as, `--explain kernels` how each kernel is shaped".to_owned())
             }
             Self::NotFinite { .. } => {
                 Some("the checkpoint is damaged; `--quant bf16` stores it as it is".to_owned())

@@ -1,12 +1,15 @@
-//! `sailc.lock`: configs of kernels that were found by measuring, pinned.
+//! `sailc.lock`: configs of kernels, pinned: those of x86-64 were found by measuring, those of CUDA targets
+//! are what a model of the chip chooses, or what somebody put in their place.
 //!
 //! ```text
 //! # comments and empty lines are skipped
 //! sailc.lock 1 space 0123456789abcdef
 //! x86-64-v4+avx512bf16 linear.bf16.tokens.n4096.k2048 rows=12 block=128 run=64 foresee=8
+//! sm_90 linear.bf16.tokens.n4096.k2048.wgmma.most4096 columns=256 stages=4
 //! ```
 //!
-//! After the head one problem a line: target, kernel, config. `space` is a hash of everything that can
+//! After the head one problem a line: target, kernel, config. The kernel of a CUDA target says the way its
+//! problem is carried out, and for calls of how many rows at most. `space` is a hash of everything that can
 //! be chosen; a lock of another one was measured with other code and is refused. A lock may serve
 //! several models and targets: lines that are for others are let be.
 
@@ -49,6 +52,12 @@ struct Pin {
     config: String,
     /// In the file; 0 of what was not read.
     line: usize,
+}
+
+impl Pin {
+    fn is_for_a_gpu(&self) -> bool {
+        self.features.iter().any(|feature| feature.starts_with("sm_"))
+    }
 }
 
 /// The hash of what can be chosen, as a lock and a database name it.
@@ -120,18 +129,22 @@ impl Lock {
 
     /// The kernel shaped as the lock says, if it says something about it.
     ///
-    /// Refuses a config that does not fit the kernel.
+    /// Refuses a config that does not fit the kernel, value by value or as a whole.
     pub fn pinned(
         &self,
         kernel: &dyn Kernel,
         target: &Target,
     ) -> Result<Option<Box<dyn Kernel>>, LockError> {
         let Some(shaped) = kernel.shaped() else { return Ok(None) };
-        let symbol = kernel.symbol();
-        let Some(pin) = self.pin_of(&symbol, &target.features) else { return Ok(None) };
-        let config = Config::parse(&pin.config, &shaped.space()).map_err(|because| {
+        let problem = shaped.pinned_as();
+        let Some(pin) = self.pin_of(&problem, &target.features) else { return Ok(None) };
+        let config = Config::parse(&pin.config, &shaped.space()).and_then(|config| {
+            let together = || format!("`{config}` does not fit `{target}` together");
+            if shaped.fits(&config) { Ok(config) } else { Err(together()) }
+        });
+        let config = config.map_err(|because| {
             let (path, line) = (self.path.clone(), pin.line);
-            LockError::Config { path, line, kernel: symbol, because }
+            LockError::Config { path, line, kernel: problem, because }
         })?;
         Ok(Some(shaped.with(&config)))
     }
@@ -193,7 +206,13 @@ impl Lock {
 
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# Configs of kernels, measured by `sailc tune`, for `sailc compile --lock`.")?;
+        writeln!(f, "# Configs of kernels, by `sailc tune`, for `sailc compile --lock`.")?;
+        if self.pins.values().any(|pin| pin.is_for_a_gpu()) {
+            writeln!(
+                f,
+                "# Those of CUDA targets are what a model of the chip chooses: not measured."
+            )?;
+        }
         writeln!(f, "{HEAD} {}", space())?;
         for (Problem { target, kernel }, pin) in &self.pins {
             writeln!(f, "{target} {kernel} {}", pin.config)?;
@@ -291,6 +310,40 @@ mod tests {
         )));
         let stale = read(&format!("{HEAD} 0000\n")).unwrap_err();
         assert!(matches!(stale, LockError::Stale { .. }), "{stale}");
+    }
+
+    #[test]
+    fn a_kernel_of_a_gpu_is_pinned_for_its_calls_alone() {
+        let [sm_90, sm_80] = ["sm_90", "sm_80"].map(target);
+        let on_gpu = |target: &Target, most_rows| {
+            linear(2048, target).on_gpu_for(target, most_rows).expect("it has code")
+        };
+        let kernel = on_gpu(&sm_90, 4096);
+        assert_eq!(
+            kernel.shaped().unwrap().pinned_as(),
+            "linear.bf16.tokens.n2048.k64.wgmma.most4096"
+        );
+        let wish = config(kernel.as_ref()).with("columns", 192).with("stages", 5);
+        let mut lock = Lock::default();
+        lock.pin(&sm_90, kernel.shaped().unwrap().pinned_as(), &wish);
+        let read = read(&lock.to_string()).unwrap();
+        let pinned = |target: &Target, most_rows| {
+            read.pinned(on_gpu(target, most_rows).as_ref(), target).unwrap()
+        };
+        let pinned_kernel = pinned(&sm_90, 4096).unwrap();
+        assert_eq!(config(pinned_kernel.as_ref()), wish);
+        assert_eq!(
+            pinned_kernel.symbol(),
+            "linear.bf16.tokens.n2048.k64.wgmma128x192.columns192.stages5"
+        );
+        assert!(pinned(&sm_90, 2048).is_none() && pinned(&sm_80, 4096).is_none());
+
+        // Seven stages would be no value, six of the widest tile do not fit together.
+        let problem = kernel.shaped().unwrap().pinned_as();
+        let wide = format!("{HEAD} {}\nsm_90 {problem} columns=256 stages=6", space());
+        let error = self::read(&wide).unwrap().pinned(kernel.as_ref(), &sm_90);
+        let error = error.map(|_| ()).unwrap_err().to_string();
+        assert!(error.ends_with("`columns=256 stages=6` does not fit `sm_90` together"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The whole compiler, in the order it runs. Start reading here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::options::Options;
 use crate::passes::{Passes, Settings};
 use crate::placement::Placement;
 use crate::plan::bounds::Bounds;
-use crate::plan::build::{self, Draft, Given};
+use crate::plan::build::{self, Draft, Given, OnGpu};
 use crate::plan::choose::unfused_on;
 use crate::quality::{PromptSet, Wanted};
 use crate::stage::{Fused, Graph, Kernels, Module, Packed};
@@ -148,6 +148,13 @@ pub fn tune<T>(
     })
 }
 
+/// What is chosen for each problem of the checkpoint in `dir` on a CUDA target, by its name in a lock.
+///
+/// Refuses what [`kernels`] refuses.
+pub fn chosen(dir: &Path, options: &Options) -> Result<BTreeMap<String, OnGpu>, Failure> {
+    planned(dir, options, |draft| Ok(draft.chosen.clone()))
+}
+
 /// Hand every kernel of the artifact that `dir` would become to `take`, in the order of its plan.
 ///
 /// Refuses what [`sail_models::open`] and `take` refuse, and an op that has no kernel on the target.
@@ -220,6 +227,7 @@ fn emit_from(
     let draft = build::draft(&kernels, given).map_err(boxed)?;
     match what {
         Emit::Plan => plan::text::checked(&dialect::context(), &draft.plan).map_err(boxed),
+        Emit::WhyKernels => Ok(plan::explain::text(&draft, given.target)),
         Emit::Ptx if given.target.gpu().is_none() => {
             Err(boxed(CompileError::NoPtx { target: given.target.name.clone() }))
         }
@@ -320,6 +328,8 @@ pub enum Emit {
     WhyFused,
     /// What each weight is stored as.
     WhyQuantized,
+    /// What each kernel is expected to take, and why it is shaped as it is.
+    WhyKernels,
 }
 
 /// What was written.

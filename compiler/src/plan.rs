@@ -6,6 +6,7 @@ pub mod bounds;
 pub mod build;
 mod cache;
 pub(crate) mod choose;
+pub mod explain;
 mod flat;
 #[cfg(test)]
 mod gpu_tests;

@@ -4,6 +4,8 @@
 //! have, at the numbers of rows that calls have: their ratio in each round is what counts, so that a
 //! machine that slows down for a while slows both. A candidate takes the place of the rule's choice when
 //! it is faster beyond the spread of these ratios, at no number of rows slower, and wins a second time.
+//!
+//! Kernels of CUDA targets are not run here: what is pinned of them is what their model chooses.
 
 pub mod database;
 mod error;
@@ -11,6 +13,7 @@ mod measure;
 mod score;
 mod search;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sail_ir::Target;
@@ -88,15 +91,24 @@ pub fn chosen<'k>(
     kernels: &[&'k dyn Kernel],
     wish: &Wish,
 ) -> Result<Vec<&'k dyn Shaped>, TuneError> {
-    let all: Vec<_> = kernels.iter().filter_map(|kernel| kernel.shaped()).collect();
-    let wanted = |family: &str| wish.only.as_deref().is_none_or(|only| plain(family) == only);
-    let chosen: Vec<_> = all.iter().copied().filter(|it| wanted(it.family())).collect();
-    if let Some(family) = wish.only.as_ref().filter(|_| chosen.is_empty()) {
-        let mut known: Vec<_> = all.iter().map(|kernel| plain(kernel.family())).collect();
-        known.sort_unstable();
-        known.dedup();
-        let known = known.into_iter().map(str::to_owned).collect();
-        return Err(TuneError::NoFamily { family: family.clone(), known });
+    let all = kernels.iter().filter_map(|kernel| kernel.shaped()).collect();
+    wished(all, wish, |kernel| kernel.family())
+}
+
+/// Those of `all` whose family is wished for.
+///
+/// Refuses a family that none is of.
+pub fn wished<T>(
+    all: Vec<T>,
+    wish: &Wish,
+    family: impl Fn(&T) -> &str,
+) -> Result<Vec<T>, TuneError> {
+    let Some(only) = &wish.only else { return Ok(all) };
+    let known: BTreeSet<_> = all.iter().map(|one| plain(family(one)).to_owned()).collect();
+    let chosen: Vec<_> = all.into_iter().filter(|one| plain(family(one)) == only).collect();
+    if chosen.is_empty() {
+        let known = known.into_iter().collect();
+        return Err(TuneError::NoFamily { family: only.clone(), known });
     }
     Ok(chosen)
 }
@@ -115,7 +127,7 @@ pub fn run(
     let mut tuned = Vec::new();
     for (index, kernel) in kernels.iter().enumerate() {
         let end = deadline(end, kernels.len() - index);
-        let symbol = kernel.symbol();
+        let symbol = kernel.pinned_as();
         let mut record = |record: &database::Record| -> Result<(), Failure> {
             match go_on(&symbol, index, kernels.len()) {
                 true => database.add(record).map_err(boxed),
@@ -140,6 +152,6 @@ pub fn run(
 
 /// A family without its scheme.
 fn plain(family: &str) -> &str {
-    let schemes = ["_int8", "_int8_weight", "_int4"]; // of weights, or of the cache
+    let schemes = ["_int8", "_int8_weight", "_int4", "_fp8"]; // of weights, or of the cache
     schemes.iter().find_map(|scheme| family.strip_suffix(scheme)).unwrap_or(family)
 }

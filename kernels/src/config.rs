@@ -1,13 +1,18 @@
 //! How the code of a kernel is shaped, as an explicit value with a text form: `rows=12 block=256`.
 //!
-//! A config changes how long a kernel takes and never a byte of what it gives: the order of every sum
-//! is fixed by the layout of the weights. Which config is best for a problem is found by measuring
+//! On x86-64 a config changes how long a kernel takes and never a byte of what it gives: the order of every
+//! sum is fixed by the layout of the weights. Which config is best for a problem is found by measuring
 //! (`sailc tune`); without that the built-in rule of the family applies.
+//!
+//! On CUDA targets the rule is a model of what a shape takes ([`crate::gpu_model`]). Most configs change no
+//! byte there either; how many warps or blocks share a sum ([`REORDERING`]) is the order of that sum, and so
+//! changes its last bits.
 
 use std::fmt;
 
 use sail_ir::scheme::Scheme;
 
+use crate::gpu_model::Expected;
 use crate::kernel::Kernel;
 
 /// Raised when the code made from a config has changed so much that what was measured before says
@@ -18,7 +23,7 @@ pub const GENERATION: u32 = 1;
 const NEAR_BYTES: u64 = 2 << 20;
 
 /// What can be chosen, and the values that are tried where they fit.
-const TABLE: [(&str, &[u32]); 6] = [
+const TABLE: [(&str, &[u32]); 15] = [
     // Rows multiplied at once, all their sums in registers.
     ("rows", &[4, 6, 8, 10, 12]),
     // Rows that a thread packs at once.
@@ -31,7 +36,24 @@ const TABLE: [(&str, &[u32]); 6] = [
     ("foresee", &[1, 8, 16]),
     // Query vectors of attention that are worked on together.
     ("vectors", &[12, 24, 48, 96]),
+    // Of CUDA targets ([`crate::gpu_model`]): weight rows of a tile, rows of it, steps on their way.
+    ("columns", &[64, 96, 128, 160, 192, 224, 256]),
+    ("tile", &[64, 128]),
+    ("stages", &[3, 4, 5, 6]),
+    // Warps of a block that share a sum, runs of weight rows that it takes at once, blocks of a
+    // multiprocessor, whether operands of few rows are kept.
+    ("warps", &[1, 2, 4, 8]),
+    ("runs", &[1, 2]),
+    ("share", &[1, 2, 4, 8, 16]),
+    ("keeps", &[0, 1]),
+    // Blocks that share the positions of a row and kv head, or the steps of a block of rows.
+    ("blocks", &[1, 2, 4, 8, 16, 32, 64]),
+    ("parts", &[1, 2, 4, 8]),
 ];
+
+/// Parameters that are the order of sums of floats: what is computed stays within a kernel's tolerance, and
+/// not to the bit the same.
+pub const REORDERING: [&str; 3] = ["warps", "blocks", "parts"];
 
 /// Everything that says whether a config still means what it meant, as one text.
 #[must_use]
@@ -139,14 +161,35 @@ impl fmt::Display for Config {
 pub trait Shaped: Kernel {
     fn config(&self) -> Config;
 
-    /// What can be chosen about a kernel that the rule has shaped, in the order of the config; every
-    /// combination fits.
+    /// What can be chosen about a kernel that the rule has shaped, in the order of the config.
     fn space(&self) -> Vec<Parameter>;
+
+    /// Does a combination of values of the space fit? All do, unless the kernel says otherwise.
+    fn fits(&self, _config: &Config) -> bool {
+        true
+    }
+
+    /// What a lock calls the problem: one name whatever the rule chooses.
+    fn pinned_as(&self) -> String {
+        self.symbol()
+    }
+
+    /// What a call of so many rows is expected to take, and why the rule chose as it did, where there is
+    /// a model that tells.
+    fn expected(&self, _rows: u32) -> Option<(Expected, String)> {
+        None
+    }
+
+    /// Most rows of the calls it is for, where it is for some alone.
+    fn most_rows(&self) -> Option<u32> {
+        None
+    }
 
     /// The same problem, shaped by a config of [`space`](Self::space).
     fn with(&self, config: &Config) -> Box<dyn Kernel>;
 
-    /// What its arguments hold for so many counted rows, in their order: to run it without a model.
+    /// What its arguments hold for so many counted rows, in their order, to run it without a model;
+    /// empty where that cannot be.
     fn operands(&self, count: u32) -> Vec<Operand>;
 
     /// Pages of the cache that every slot has in a call over the operands.
@@ -159,7 +202,7 @@ pub trait Shaped: Kernel {
         [0, 0]
     }
 
-    /// Every config, in order.
+    /// Every config that fits, in order.
     fn configs(&self) -> Vec<Config> {
         let mut configs = vec![Config(Vec::new())];
         for Parameter { name, values } in self.space() {
@@ -169,6 +212,7 @@ pub trait Shaped: Kernel {
             };
             configs = configs.iter().flat_map(longer).collect();
         }
+        configs.retain(|config| self.fits(config));
         configs
     }
 }

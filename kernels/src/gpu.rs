@@ -1,20 +1,33 @@
 //! A kernel of a CUDA target that solves the problem of one for x86-64: its name, arguments, cost and
 //! meaning are that one's, its code and its grid are its own.
 
+use std::sync::Arc;
+
 use sail_ir::plan::{Cost, Grid};
 
+use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::Builder;
 use crate::emit::gpu::Deal;
+use crate::gpu_model::{Expected, Way};
 use crate::kernel::{Before, EmitError, Kernel, Rows, Scratch, ThreadBlock};
 
 /// What writes the code of a kernel.
 type Emit<P> = dyn Fn(&OnGpu<P>, &mut Builder<'_>) -> Result<(), EmitError> + Send + Sync;
+
+/// What makes a kernel with a config.
+type Make<P> = dyn Fn(&Config) -> OnGpu<P> + Send + Sync;
 
 /// Scratch of a kernel, and its pointers with those two.
 struct WorkedIn {
     scratch: Scratch,
     arguments: &'static [&'static str],
     writes: &'static [u32],
+}
+
+/// What can be chosen about a kernel, and what makes it with a config.
+struct Shaping<P> {
+    way: Box<dyn Way>,
+    make: Box<Make<P>>,
 }
 
 /// The problem of `P` on a GPU.
@@ -26,7 +39,33 @@ pub struct OnGpu<P> {
     block: ThreadBlock,
     before: Option<Box<dyn Fn() -> Before + Send + Sync>>,
     worked_in: Option<WorkedIn>,
+    /// Where there is a choice: between what, and what was chosen.
+    shaped: Option<(Arc<Shaping<P>>, Config)>,
     emit: Box<Emit<P>>,
+}
+
+impl<P: Kernel + Clone + 'static> OnGpu<P> {
+    /// What `make` makes of the choice of `way`, and can make of others.
+    pub(crate) fn by<W: Way + Clone + 'static>(
+        way: W,
+        make: impl Fn(&W, &Config) -> Self + Send + Sync + 'static,
+    ) -> Self {
+        let own = way.config();
+        let ways = way.clone();
+        let make = Box::new(move |config: &Config| make(&ways, config));
+        Self::with_config(&Arc::new(Shaping { way: Box::new(way), make }), &own)
+    }
+
+    /// Named as ever where it is the choice of the rule, else by all that was chosen.
+    fn with_config(shaping: &Arc<Shaping<P>>, config: &Config) -> Self {
+        let mut kernel = (shaping.make)(config);
+        if *config != shaping.way.config() {
+            let values = config.to_string().replace('=', "").replace(' ', ".");
+            kernel.config = format!("{}.{values}", kernel.config);
+        }
+        kernel.shaped = Some((Arc::clone(shaping), config.clone()));
+        kernel
+    }
 }
 
 impl<P: Kernel + Clone> OnGpu<P> {
@@ -38,8 +77,16 @@ impl<P: Kernel + Clone> OnGpu<P> {
         emit: impl Fn(&Self, &mut Builder<'_>) -> Result<(), EmitError> + Send + Sync + 'static,
     ) -> Self {
         let emit = Box::new(emit);
-        let config = String::new();
-        Self { problem: problem.clone(), config, grid, block, before: None, worked_in: None, emit }
+        Self {
+            problem: problem.clone(),
+            config: String::new(),
+            grid,
+            block,
+            before: None,
+            worked_in: None,
+            shaped: None,
+            emit,
+        }
     }
 
     /// The same with the name of its config.
@@ -86,7 +133,7 @@ impl<P: Kernel + Clone> OnGpu<P> {
     }
 }
 
-impl<P: Kernel> Kernel for OnGpu<P> {
+impl<P: Kernel + Clone + 'static> Kernel for OnGpu<P> {
     fn family(&self) -> &'static str {
         self.problem.family()
     }
@@ -128,8 +175,58 @@ impl<P: Kernel> Kernel for OnGpu<P> {
         Some(self.block.clone())
     }
 
+    fn shaped(&self) -> Option<&dyn Shaped> {
+        self.shaped.as_ref().map(|_| self as &dyn Shaped)
+    }
+
     fn emit(&self, k: &mut Builder<'_>) -> Result<(), EmitError> {
         (self.emit)(self, k)
+    }
+}
+
+impl<P> OnGpu<P> {
+    fn choice(&self) -> &(Arc<Shaping<P>>, Config) {
+        self.shaped.as_ref().expect("broken invariant `gpu.shaped`: it has no choice")
+    }
+}
+
+impl<P: Kernel + Clone + 'static> Shaped for OnGpu<P> {
+    fn config(&self) -> Config {
+        self.choice().1.clone()
+    }
+
+    fn space(&self) -> Vec<Parameter> {
+        self.choice().0.way.space()
+    }
+
+    fn fits(&self, config: &Config) -> bool {
+        self.choice().0.way.fits(config)
+    }
+
+    /// The problem, the way, and the calls it is for.
+    fn pinned_as(&self) -> String {
+        let way = &self.choice().0.way;
+        format!("{}.{}.most{}", self.problem.symbol(), way.name(), way.most_rows())
+    }
+
+    fn most_rows(&self) -> Option<u32> {
+        Some(self.choice().0.way.most_rows())
+    }
+
+    fn expected(&self, rows: u32) -> Option<(Expected, String)> {
+        let (shaping, config) = self.choice();
+        let by_rule = *config == shaping.way.config();
+        let reason = if by_rule { shaping.way.reason() } else { "as the lock says".to_owned() };
+        Some((shaping.way.expected(config, rows), reason))
+    }
+
+    fn with(&self, config: &Config) -> Box<dyn Kernel> {
+        Box::new(Self::with_config(&self.choice().0, config))
+    }
+
+    /// No GPU runs it without a model.
+    fn operands(&self, _count: u32) -> Vec<Operand> {
+        Vec::new()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod elementwise;
 pub mod emit;
 pub mod experts;
 pub mod gpu;
+pub mod gpu_model;
 pub mod kernel;
 pub mod linear;
 pub mod norm;

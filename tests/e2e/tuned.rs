@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use sail_ir::artifact::Artifact;
 use sail_ir::{Scheme, Target};
+use sail_kernels::Kernel;
 use sail_tests::compiled::{compile, targets};
 use sail_tests::harness::{Outcome, Test, failed, told};
+use sail_tests::places::binary;
 use sail_tests::recorded::{RECORDED, Recorded};
 use sailc::golden::Golden;
 use sailc::lock::Lock;
@@ -15,6 +18,7 @@ use sailc::options::Options;
 use sailc::tune::database::Database;
 use sailc::tune::{Machine, Wish};
 
+use super::gpu::{TARGETS, on_gpu, succeeds};
 use super::observed::{observed, same_bits};
 
 /// Small, dense and with experts.
@@ -25,6 +29,12 @@ pub fn tests() -> Vec<Test> {
         Test::new("a model answers with the same bytes whatever configs are pinned", same_bytes),
         Test::new("two compiles with one lock give the same bytes", same_file_twice),
         Test::new("two seconds of tuning give measurements and a lock to compile with", tuned),
+        Test::new("what a model of GPUs chooses, pinned, gives the same code", pinned_as_chosen),
+        Test::new(
+            "a model lies within the bounds on simulated GPUs whatever configs are pinned",
+            pinned_otherwise,
+        )
+        .long(),
     ]
 }
 
@@ -32,20 +42,78 @@ pub fn tests() -> Vec<Test> {
 /// each parameter, by turns.
 fn odd_lock(checkpoint: &Path, options: &Options, path: &Path) -> Result<usize, Outcome> {
     let mut lock = Lock::default();
-    let pinned = sailc::pipeline::tune(checkpoint, options, |kernels| {
+    let pin = |kernels: &[&dyn Kernel]| {
         for kernel in kernels.iter().filter_map(|kernel| kernel.shaped()) {
             let mut config = kernel.config();
             for (at, parameter) in kernel.space().iter().enumerate() {
                 let ends = [parameter.values.first(), parameter.values.last()];
                 let value = ends[(at + kernel.symbol().len()) % 2].expect("it has values");
-                config = config.with(parameter.name, *value);
+                let wish = config.with(parameter.name, *value);
+                config = if kernel.fits(&wish) { wish } else { config };
             }
-            lock.pin(&options.target, kernel.symbol(), &config);
+            lock.pin(&options.target, kernel.pinned_as(), &config);
         }
         Ok(lock.len())
-    });
+    };
+    let pinned = match options.target.gpu() {
+        None => sailc::pipeline::tune(checkpoint, options, pin),
+        Some(_) => sailc::pipeline::kernels(checkpoint, options, pin),
+    };
     lock.write(path).map_err(told)?;
     pinned.map_err(|error| failed(sail_ir::help::report(error.as_ref())))
+}
+
+/// By the real commands: `tune` pins, `compile` takes the lock.
+fn pinned_as_chosen() -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let [lock, plain, pinned] = ["lock", "plain", "pinned"].map(|name| folder.path().join(name));
+    let checkpoint = SMALL[1].paths()?.0;
+    let target = Target::parse("sm_90").map_err(told)?;
+    let mut tune = Command::new(binary("sailc")?);
+    tune.args(["tune", "--target", "sm_90", "--lock"]).arg(&lock).arg(&checkpoint);
+    let said = succeeds(&mut tune)?;
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.ends_with("; nothing was measured"), "{said}");
+
+    let options = Options { threads: 2, ..Options::new(target) };
+    compile(&checkpoint, &options, &plain)?;
+    compile(&checkpoint, &Options { lock: Some(lock.clone()), ..options }, &pinned)?;
+    let [plain, pinned] = [plain, pinned].map(|path| Artifact::open(&path).map_err(told));
+    let (plain, pinned) = (plain?, pinned?);
+    assert!(plain.code() == pinned.code(), "pinning what was chosen changes the code");
+    let kernels = pinned.manifest().plan.kernels.iter();
+    let named = kernels.filter(|(_, kernel)| kernel.symbol.contains('=')).count();
+    assert!(named > 5, "{named} kernels are pinned");
+    let text = fs::read_to_string(lock).map_err(failed)?;
+    assert!(text.contains("not measured") && text.contains("\nsm_90 linear."), "{text}");
+    Ok(())
+}
+
+fn pinned_otherwise() -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let [file, lock] = ["pinned.sail", "lock"].map(|name| folder.path().join(name));
+    for (recorded, (target, gpu)) in SMALL.into_iter().zip(TARGETS) {
+        let (checkpoint, golden) = recorded.paths()?;
+        let target = Target::parse(target).map_err(told)?;
+        let options = Options { threads: 2, ..Options::new(target.clone()) };
+        odd_lock(&checkpoint, &options, &lock)?;
+        compile(&checkpoint, &Options { lock: Some(lock.clone()), ..options }, &file)?;
+        let artifact = Artifact::open(&file).map_err(told)?;
+        let kernels = artifact.manifest().plan.kernels.iter();
+        let otherwise = |entry: &str| {
+            ["_warps", "_blocks", "_columns", "_tile", "_parts"]
+                .iter()
+                .any(|word| entry.contains(word))
+        };
+        let entries = kernels.filter_map(|(_, kernel)| Some(kernel.cuda.as_ref()?.entry.as_str()));
+        let count = entries.filter(|entry| otherwise(entry)).count();
+        assert!(count > 5, "{target}: {count} kernels are shaped otherwise than by rule");
+        let mut verify = on_gpu("sailc", gpu)?;
+        verify.args(["verify", "--device", "cuda:0", "--golden"]).arg(golden).arg(&file);
+        let text = succeeds(&mut verify)?;
+        assert!(text.ends_with(" cases within their bounds\n"), "{target}: {text}");
+    }
+    Ok(())
 }
 
 fn same_bytes() -> Result<(), Outcome> {

@@ -4,6 +4,7 @@ mod attention;
 mod check;
 mod configs;
 mod elementwise;
+mod expected;
 mod experts;
 mod norm;
 mod products;
@@ -27,6 +28,7 @@ pub fn tests() -> Vec<Test> {
         tile_attention::tests(),
         experts::tests(),
         configs::tests(),
+        expected::tests(),
     ]
     .into_iter()
     .flatten()

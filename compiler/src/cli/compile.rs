@@ -51,7 +51,7 @@ pub struct Compile {
     /// What `sail run --profile-experts` wrote of this model; its experts are stored by it.
     #[arg(long, value_name = "PROFILE")]
     expert_profile: Option<PathBuf>,
-    /// Configs of kernels that `sailc tune` found, instead of those that rules choose.
+    /// Configs of kernels that `sailc tune` pinned, instead of those that rules choose.
     #[arg(long, value_name = "LOCK")]
     lock: Option<PathBuf>,
     /// Run the artifact beside `bf16` on this prompt set (JSON), and store how near it is.
@@ -69,7 +69,8 @@ pub struct Compile {
     /// Print a stage and stop.
     #[arg(long, value_enum)]
     emit: Option<Emit>,
-    /// Say what a pass did and why, and stop: `fuse`, `quantize`.
+    /// Say what a pass did and why, and stop: `fuse`, `quantize`; or how kernels are shaped, why, and what
+    /// those of a CUDA target should take: `kernels`.
     #[arg(long, value_name = "PASS")]
     explain: Option<String>,
     /// Do not apply this fusion rule (repeatable).
@@ -208,6 +209,7 @@ fn explanation(pass: &str) -> Result<pipeline::Emit, Failure> {
     match pass {
         "fuse" => Ok(pipeline::Emit::WhyFused),
         "quantize" => Ok(pipeline::Emit::WhyQuantized),
+        "kernels" => Ok(pipeline::Emit::WhyKernels),
         other => Err(boxed(CompileError::NoExplanation { pass: other.to_owned() })),
     }
 }

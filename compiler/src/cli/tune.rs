@@ -1,4 +1,5 @@
-//! `sailc tune`: find the fastest configs of a model's kernels on this machine, and pin them.
+//! `sailc tune`: find the fastest configs of a model's kernels on this machine, and pin them; of a CUDA
+//! target, pin what its model chooses.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use crate::error::{Failure, boxed};
 use crate::lock::{Lock, LockError};
 use crate::options::Options;
 use crate::pipeline;
+use crate::plan::build::OnGpu;
 use crate::tune::database::Database;
 use crate::tune::{self, Machine, Tuned, Wish};
 
@@ -22,12 +24,15 @@ use crate::tune::{self, Machine, Tuned, Wish};
 Kernels run in this process on random values, in turn with what the built-in rule chooses; a
 config is pinned when it is faster beyond the spread. Answers do not depend on configs.
 
+For `sm_80` and `sm_90` nothing is run: what a model of the chip chooses is pinned, to be looked at
+and changed. There, `warps`, `blocks` and `parts` change the last bits of sums.
+
 Example: sailc tune SAIL-VL2-2B --quant int4 --weights random:1 --lock sailc.lock
          sailc compile SAIL-VL2-2B --quant int4 --lock sailc.lock -o sail2b.sail")]
 pub struct Tune {
     /// Folder with config.json, tokenizer.json and the safetensors files.
     checkpoint: PathBuf,
-    /// A target of this machine, or `host`.
+    /// A target of this machine, or `host`; or a CUDA target, of which nothing is measured.
     #[arg(long, default_value = "host")]
     target: String,
     /// How the weights of products are stored.
@@ -75,6 +80,9 @@ impl Tune {
             only: self.only.clone(),
             time: self.seconds.map(|seconds| Duration::from_secs(seconds.into())),
         };
+        if options.target.gpu().is_some() {
+            return self.pin_chosen(&options, &wish, lock);
+        }
         signal::listen();
         let bar = progress::steps();
         let tuned = pipeline::tune(&self.checkpoint, &options, |kernels| {
@@ -96,6 +104,53 @@ impl Tune {
         lock.write(&self.lock).map_err(boxed)?;
         let text = if self.json { self.document(&options, &tuned) } else { self.text(&tuned) };
         output::put(&text).map_err(boxed)
+    }
+
+    /// Pin what the model of a CUDA target chooses.
+    fn pin_chosen(&self, options: &Options, wish: &Wish, mut lock: Lock) -> Result<(), Failure> {
+        let chosen = pipeline::chosen(&self.checkpoint, options)?.into_iter().collect();
+        let chosen = tune::wished(chosen, wish, |(_, it): &(String, OnGpu)| it.family.as_str());
+        let chosen = chosen.map_err(boxed)?;
+        for (kernel, it) in &chosen {
+            lock.pin(&options.target, kernel.clone(), &it.config);
+        }
+        lock.write(&self.lock).map_err(boxed)?;
+        let text = match self.json {
+            true => self.document_of(options, &chosen),
+            false => self.text_of(options, &chosen),
+        };
+        output::put(&text).map_err(boxed)
+    }
+
+    fn text_of(&self, options: &Options, chosen: &[(String, OnGpu)]) -> String {
+        let line = |(kernel, it): &(String, OnGpu)| {
+            let OnGpu { config, expected, reason, .. } = it;
+            format!("{kernel}\n    {config}: {reason}\n    {expected}\n")
+        };
+        let mut text: String = chosen.iter().map(line).collect();
+        text.push_str(&format!(
+            "pinned {} kernels in `{}` as the model of `{}` chooses; nothing was measured\n",
+            chosen.len(),
+            self.lock.display(),
+            options.target
+        ));
+        text
+    }
+
+    fn document_of(&self, options: &Options, chosen: &[(String, OnGpu)]) -> String {
+        let rows = chosen.iter().map(|(kernel, it)| {
+            serde_json::json!({
+                "kernel": kernel, "rule": it.config.to_string(), "reason": it.reason,
+                "rows": it.expected.rows, "expected_seconds": it.expected.seconds(),
+            })
+        });
+        format!(
+            "{}\n",
+            serde_json::json!({
+                "schema": "sailc.tune/1", "target": options.target.name, "measured": false,
+                "lock": self.lock.display().to_string(), "kernels": rows.collect::<Vec<_>>(),
+            })
+        )
     }
 
     fn options(&self) -> Result<Options, Failure> {

@@ -14,11 +14,13 @@ use sail_ir::plan::{
     Plan, Port, Step,
 };
 use sail_ir::target::Target;
+use sail_kernels::gpu_model::Expected;
 use sail_kernels::kernel::Before;
-use sail_kernels::{Kernel, Shaped};
+use sail_kernels::{Config, Kernel, Shaped};
 
 use super::bounds::Bounds;
 use super::choose::{self, Argument, Chosen, Scope};
+use super::explain;
 use super::flat::{self, FunctionView, OpView};
 use super::label;
 use super::order::{Accesses, Span, waits};
@@ -44,6 +46,19 @@ pub struct Draft {
     pub sources: Vec<Source>,
     /// Kernels whose config comes from the lock.
     pub pinned: usize,
+    /// What was chosen for each problem of a CUDA target, by its name in a lock; without what only those
+    /// have who look inside.
+    pub chosen: BTreeMap<String, OnGpu>,
+}
+
+/// The choice for a problem of a CUDA target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnGpu {
+    pub family: String,
+    pub config: Config,
+    /// What a call is expected to take, and why it was chosen.
+    pub expected: Expected,
+    pub reason: String,
 }
 
 /// What a plan is made for.
@@ -78,10 +93,10 @@ pub fn draft(module: &Module<'_, Kernels>, given: Given<'_>) -> Result<Draft, Co
         return Err(CompileError::NoTemplate { target: given.target.name.clone(), ops });
     }
     let cache = super::cache::spec(functions, given.bounds)?;
-    let Shared { kernels, rows, weights, pinned, .. } = shared;
+    let Shared { kernels, rows, weights, pinned, chosen, .. } = shared;
     let (weight_rows, sources) = weights.finish();
     let plan = Plan { functions: planned, kernels: rows, weights: weight_rows, cache };
-    Ok(Draft { plan, kernels, sources, pinned })
+    Ok(Draft { plan, kernels, sources, pinned, chosen })
 }
 
 /// What functions have in common: a kernel is emitted once, a weight stored once.
@@ -95,9 +110,20 @@ struct Shared {
     without_kernel: BTreeSet<String>,
     /// Kernels whose config comes from the lock.
     pinned: usize,
+    chosen: BTreeMap<String, OnGpu>,
 }
 
 impl Shared {
+    /// Note what was chosen for a problem of a CUDA target.
+    fn note(&mut self, kernel: &dyn Kernel) {
+        let Some(shaped) = kernel.shaped() else { return };
+        let rows = shaped.most_rows().map_or(1, explain::rows_of);
+        if let Some((expected, reason)) = shaped.expected(rows) {
+            let (family, config) = (kernel.family().to_owned(), shaped.config());
+            self.chosen.insert(shaped.pinned_as(), OnGpu { family, config, expected, reason });
+        }
+    }
+
     fn kernel(
         &mut self,
         (kernel, pinned): (Box<dyn Kernel>, bool),
@@ -381,6 +407,9 @@ impl<'a> FunctionBuilder<'a> {
         }
         self.workspace_bytes = self.workspace_bytes.max(kernel.workspace_bytes());
         let (grid, cost): (Grid, _) = (kernel.grid(), kernel.cost());
+        if !self.view.name.ends_with(".taps") {
+            self.shared.note(kernel.as_ref());
+        }
         let kernel = self.shared.kernel((kernel, pinned), arguments);
         self.steps.push(Step { label, kernel, arguments: buffers, grid, waits: Vec::new(), cost });
         self.accesses.push(access);

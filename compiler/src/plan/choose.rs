@@ -111,6 +111,9 @@ pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
         target: scope.target.name.clone(),
         ops: vec![format!("sail.{name}")],
     })?;
+    let pinned = scope.lock.map(|lock| lock.pinned(kernel.as_ref(), scope.target)).transpose();
+    let pinned = pinned.map_err(CompileError::Lock)?.flatten();
+    let (kernel, pinned) = pinned.map_or((kernel, false), |kernel| (kernel, true));
     if kernel.scratch().is_some() {
         arguments.extend([Argument::Scratch, Argument::Counters]);
     }
@@ -120,11 +123,7 @@ pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
         "broken invariant `choose.arguments`: `{}`",
         kernel.symbol()
     );
-    let pinned = scope.lock.map(|lock| lock.pinned(kernel.as_ref(), scope.target)).transpose();
-    Ok(match pinned.map_err(CompileError::Lock)?.flatten() {
-        Some(kernel) => Chosen::Step { kernel, arguments, pinned: true },
-        None => Chosen::Step { kernel, arguments, pinned: false },
-    })
+    Ok(Chosen::Step { kernel, arguments, pinned })
 }
 
 /// The kernel of the same problem for a GPU.

@@ -1,18 +1,24 @@
 //! Planning for a CUDA target.
 
+use expect_test::expect;
 use sail_ir::Scheme;
 use sail_ir::plan::{Count, Place, Plan, Step};
 use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 
 use super::bounds::Bounds;
-use super::build::{Given, draft};
+use super::build::{Draft, Given, draft};
+use super::explain;
 use crate::dialect;
 use crate::error::CompileError;
 use crate::stage::{Kernels, Module};
 
 /// The plan of a `kernels` module for `sm_90`.
 fn planned(text: &str) -> Result<Plan, CompileError> {
+    drafted(text).map(|draft| draft.plan)
+}
+
+fn drafted(text: &str) -> Result<Draft, CompileError> {
     let context = dialect::context();
     let module = Module::<Kernels>::parse(&context, text, "t.mlir").expect("a module of the stage");
     let bounds = Bounds {
@@ -28,7 +34,62 @@ fn planned(text: &str) -> Result<Plan, CompileError> {
     };
     let target = Target::parse("sm_90").unwrap();
     let given = Given { target: &target, bounds: &bounds, placement: None, lock: None };
-    draft(&module, given).map(|draft| draft.plan)
+    draft(&module, given)
+}
+
+#[test]
+fn every_kernel_is_told_with_its_time_and_why_it_is_shaped_so() {
+    let draft = drafted(
+        r#"
+func.func @decode(%ids: tensor<?xi32>, %rows: tensor<?x2xi32>) -> tensor<?x2048xbf16> {
+  %table = "sail.weight"() {join = "one", paths = ["t"]} : () -> tensor<24x2048xbf16>
+  %w = "sail.weight"() {join = "one", paths = ["w"]} : () -> !sail.packed<[2048, 2048], "bf16">
+  %q = "sail.embed"(%ids, %table) : (tensor<?xi32>, tensor<24x2048xbf16>) -> tensor<?x2048xbf16>
+  %cache = "sail.cache"() {head_dim = 128 : i64, kv_heads = 8 : i64, layer = 0 : i64} : () -> !sail.kv_cache<[8, 128]>
+  %x = "sail.attention"(%q, %cache, %rows) : (tensor<?x2048xbf16>, !sail.kv_cache<[8, 128]>, tensor<?x2xi32>) -> tensor<?x2048xbf16>
+  %y = "sail.linear"(%x, %w) : (tensor<?x2048xbf16>, !sail.packed<[2048, 2048], "bf16">) -> tensor<?x2048xbf16>
+  return %y : tensor<?x2048xbf16>
+}"#,
+    )
+    .unwrap();
+    let text = explain::text(&draft, &Target::parse("sm_90").unwrap());
+    expect![[r#"
+        # Expected times are a model's, not measured.
+        decode: 4 steps for 1 token, 22 us expected one after another
+          1 x embed.w2048
+              4.0 us for 1 row: memory 0.0, products 0.0, ends 4.0
+          1 x attention.bf16.h16.g8.e128.alone16x8
+              8.0 us for 1 row: memory 2.0, cache 1.0, products 0.2, ends 6.0; 128 blocks in 1 wave
+              blocks=16 warps=8: one row fills the chip: 16 x 8 warps for each kv head, of 8
+          1 x linear.bf16.tokens.n2048.k2048.rows8x16
+              6.0 us for 1 row: memory 2.0, cache 1.0, products 0.1, ends 4.0; 128 blocks in 1 wave
+              warps=8 runs=1 share=1 keeps=1: one block of 8 warps for a multiprocessor: there is one run for each
+          1 x choose_token.v2048.goes_on
+              4.0 us for 1 row: memory 0.0, products 0.0, ends 4.0
+        decode.wide: 4 steps for 16 tokens, 52 us expected one after another
+          1 x embed.w2048
+              4.0 us for 16 rows: memory 0.0, products 0.0, ends 4.0
+          1 x attention.bf16.h16.g8.e128.alone16x8
+              37.7 us for 16 rows: memory 31.7, cache 15.2, products 3.2, ends 6.0; 2048 blocks in 16 waves
+              blocks=16 warps=8: one row fills the chip: 16 x 8 warps for each kv head, of 8
+          1 x linear.bf16.tokens.n2048.k2048.rows16x16
+              6.0 us for 16 rows: memory 2.0, cache 1.0, products 0.2, ends 4.0; 128 blocks in 1 wave
+              warps=8 runs=1 share=1 keeps=1: one block of 8 warps for a multiprocessor: several eights of rows take the registers of more
+          1 x choose_token.v2048.goes_on
+              4.0 us for 16 rows: memory 0.0, products 0.0, ends 4.0
+    "#]]
+    .assert_eq(&text);
+    // Attention is the same code in both, and two problems for a lock.
+    let names: Vec<_> = draft.chosen.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "attention.bf16.h16.g8.e128.alone.most1",
+            "attention.bf16.h16.g8.e128.alone.most16",
+            "linear.bf16.tokens.n2048.k2048.rows.most1",
+            "linear.bf16.tokens.n2048.k2048.rows.most16",
+        ]
+    );
 }
 
 #[test]

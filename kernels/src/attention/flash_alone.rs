@@ -24,10 +24,13 @@ use super::flash::{Flash, PAGE, State, VECTORS};
 use super::flash_join::{Parts, Published};
 use super::flash_run::{Place, Runs, Seen};
 use super::nvptx::{PlainPage, PlainPool};
-use super::page::TokenRow;
+use super::page::{PageLayout, TokenRow};
+use crate::config::Config;
 use crate::emit::gpu::{Cache, WARP};
 use crate::emit::{Bf16, Builder, Index, Ptr};
 use crate::gpu::OnGpu;
+use crate::gpu_model::Alone;
+use crate::gpu_model::attention::Sizes;
 use crate::kernel::{Kernel, Scratch, ThreadBlock};
 use sail_ir::plan::{Count, Grid};
 use sail_ir::target::Target;
@@ -38,10 +41,7 @@ const RUN: u64 = 16;
 /// Shared memory that a block may have on both targets, but for some bytes.
 const MOST_SHARED: u64 = 160 << 10;
 
-/// Most blocks of a row and kv head: their parts are read by one.
-const MOST_BLOCKS: u32 = 64;
-
-/// How the positions of a row and kv head are shared out.
+/// How the positions of a row and kv head are shared out: [`Alone`] chooses.
 #[derive(Debug, Clone, Copy)]
 pub struct Shares {
     /// Blocks of a row and kv head.
@@ -51,14 +51,14 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// So that one row fills the GPU: few warps where there are few heads, as then more blocks share the
-    /// positions of each.
-    fn of(kv_heads: u32, runs: Runs, processors: u32) -> Self {
+    fn of(config: &Config) -> Self {
+        Self { blocks: config.get("blocks"), warps: config.get("warps") }
+    }
+
+    /// Warps whose runs fit the shared memory of a block.
+    fn most_warps(runs: Runs) -> u32 {
         let left = MOST_SHARED.saturating_sub(queries_bytes(runs.flash));
-        let fits = u32::try_from(left / runs.bytes()).unwrap_or(8);
-        let most = kv_heads.min(fits).clamp(1, 8);
-        let blocks = (processors / kv_heads.max(1)).clamp(1, MOST_BLOCKS);
-        Self { blocks, warps: 1 << most.ilog2() }
+        u32::try_from(left / runs.bytes()).unwrap_or(8)
     }
 
     /// Warps of a row and kv head.
@@ -67,12 +67,21 @@ impl Shares {
     }
 }
 
-/// Rows by themselves, a run of blocks for each row and kv head.
-pub fn alone(problem: &Attention, target: &Target) -> Option<OnGpu<Attention>> {
+/// Rows by themselves, a run of blocks for each row and kv head; for calls of at most `most_rows`.
+pub fn alone(problem: &Attention, target: &Target, most_rows: u32) -> Option<OnGpu<Attention>> {
     let Attention { heads, kv_heads, layout, .. } = *problem;
-    let flash = Flash { head_dim: layout.head_dim, positions: RUN };
+    let PageLayout { head_dim, .. } = layout;
+    let flash = Flash { head_dim, positions: RUN };
     let runs = Runs { flash, page: PlainPage::of(layout) };
-    let shares = Shares::of(kv_heads, runs, target.gpu()?.processors);
+    let sizes = Sizes { heads, kv_heads, head_dim, value_bytes: problem.value_bytes() };
+    let way = Alone::of((sizes, most_rows), (RUN, VECTORS, Shares::most_warps(runs)), target)?;
+    let problem = problem.clone();
+    Some(OnGpu::by(way, move |_, config| shared_out(&problem, runs, Shares::of(config))))
+}
+
+fn shared_out(problem: &Attention, runs: Runs, shares: Shares) -> OnGpu<Attention> {
+    let Attention { heads, kv_heads, .. } = *problem;
+    let flash = runs.flash;
     let parts = Parts { warps: shares.warps, vectors: heads / kv_heads, flash };
     let shared = queries_bytes(flash) + places_bytes(runs, parts) + Published::SHARED_BYTES;
     let columns = kv_heads * shares.blocks;
@@ -94,7 +103,7 @@ pub fn alone(problem: &Attention, target: &Target) -> Option<OnGpu<Attention>> {
         Scratch { row_bytes: u64::from(columns) * parts.published_bytes(), row_counters: kv_heads };
     let arguments = &["q", "cache", "rows", "page_table", "y", "parts", "counters"];
     let kernel = kernel.named(format!("alone{blocks}x{warps}"));
-    Some(kernel.working_in(scratch, arguments, &[4, 5, 6]))
+    kernel.working_in(scratch, arguments, &[4, 5, 6])
 }
 
 fn queries_bytes(flash: Flash) -> u64 {

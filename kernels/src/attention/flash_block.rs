@@ -11,6 +11,7 @@ use super::{Attention, TileAttention};
 use crate::emit::gpu::WARP;
 use crate::emit::{Bf16, Builder, Index, Ptr};
 use crate::gpu::OnGpu;
+use crate::gpu_model::attention::MOST_ALONE;
 use crate::kernel::{Kernel, ThreadBlock};
 use sail_ir::plan::{Count, Grid};
 use sail_ir::scheme::CacheScheme;
@@ -21,9 +22,6 @@ const WARPS: u32 = 4;
 
 /// Query vectors of such a block.
 const BLOCK: u32 = WARPS * VECTORS;
-
-/// Most rows of calls in which rows are taken alone.
-const FEW_ROWS: u32 = 64;
 
 /// [`Attention`] for calls of at most `most_rows` rows; `None` where there is no code for the heads'
 /// sizes.
@@ -36,8 +34,8 @@ pub fn attention(problem: &Attention, target: &Target, most_rows: u32) -> Option
     if !fits {
         return None;
     }
-    if most_rows <= FEW_ROWS && group <= VECTORS {
-        return alone(problem, target).map(|kernel| Box::new(kernel) as Box<dyn Kernel>);
+    if most_rows <= MOST_ALONE && group <= VECTORS {
+        return alone(problem, target, most_rows).map(|kernel| Box::new(kernel) as Box<dyn Kernel>);
     }
     if let Some(by_warpgroups) = super::wgmma::attention(problem, target, most_rows) {
         return Some(by_warpgroups);

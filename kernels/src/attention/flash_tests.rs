@@ -6,7 +6,7 @@ use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 
 use super::{Attention, PageLayout, PlainPage, TileAttention};
-use crate::emit::gpu::simulate::Simulated;
+use crate::emit::gpu::simulate::{Simulated, others};
 use crate::emit::run::{Counts, bf16_bytes, bf16_values, i32_bytes, poisoned, random};
 use crate::kernel::Kernel;
 use crate::ptx::ptx;
@@ -137,9 +137,14 @@ impl Case<'_> {
     /// What the kernel gives, which must be what its twin does.
     pub fn run(&self, target: &str) -> Vec<u8> {
         let target = Target::parse(target).unwrap();
-        let (pool, buffers, want) = self.prepared();
         let kernel = self.kernel(&target);
-        let after = Simulated::new(kernel.as_ref(), &target).run(self.counts(&pool), &buffers);
+        self.run_of(kernel.as_ref(), &target)
+    }
+
+    /// As [`Self::run`], of this `kernel`.
+    fn run_of(&self, kernel: &dyn Kernel, target: &Target) -> Vec<u8> {
+        let (pool, buffers, want) = self.prepared();
+        let after = Simulated::new(kernel, target).run(self.counts(&pool), &buffers);
         close(kernel.family(), &after[4], &want);
         after[4].clone()
     }
@@ -212,6 +217,28 @@ fn rows_alone_see_thousands_of_positions() {
         let scheme = CacheScheme::Bf16;
         Case { heads, scheme, lengths: &[4_100, 2_048], rows, most_rows: 8 }.run(target);
     }
+}
+
+/// However positions are shared out: among blocks and warps, among clusters.
+#[test]
+fn every_config_is_the_twin() {
+    let (lengths, rows) = (&[520, 40], &[[0, 518], [0, 519], [1, 39]]);
+    let heads = Heads { query: 4, kv: 2, dim: 64 };
+    let mut seen = 0;
+    for (target, scheme, most_rows) in [
+        ("sm_80", CacheScheme::Bf16, 8),
+        ("sm_90", CacheScheme::Int8, 64),
+        ("sm_90", CacheScheme::Bf16, 4096),
+    ] {
+        let case = Case { heads, scheme, lengths, rows, most_rows };
+        let target = Target::parse(target).unwrap();
+        for (other, reorders) in others(case.kernel(&target).as_ref()) {
+            assert!(reorders, "{}", other.symbol());
+            case.run_of(other.as_ref(), &target);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "{seen} configs");
 }
 
 #[test]

@@ -283,7 +283,7 @@ impl Attention {
     }
 
     /// Bytes of a key or a value of one head, with its scale.
-    fn value_bytes(&self) -> u64 {
+    pub(super) fn value_bytes(&self) -> u64 {
         let scale = if self.layout.scheme == CacheScheme::Bf16 { 0 } else { 4 };
         self.layout.scheme.value_bytes() * u64::from(self.head_dim()) + scale
     }

@@ -46,6 +46,8 @@ use super::{Attention, TileAttention};
 use crate::emit::gpu::WARP;
 use crate::emit::{Bf16, Block, Builder, Index};
 use crate::gpu::OnGpu;
+use crate::gpu_model::SharedSteps;
+use crate::gpu_model::attention::Sizes;
 use crate::kernel::{Kernel, Rows, ThreadBlock};
 use crate::rows::index_at;
 use attend::Attending;
@@ -84,13 +86,6 @@ impl Shape {
     fn of(head_dim: u32, target: &Target) -> Option<Self> {
         let fits = target.has("sm_90a") && [64, 128].contains(&head_dim);
         fits.then_some(Self { head_dim, parts: 1 })
-    }
-
-    /// The same with the steps of `blocks` blocks shared out, as far as `target` has processors.
-    fn shared_out(self, blocks: u32, target: &Target) -> Self {
-        let processors = target.gpu().map_or(0, |gpu| gpu.processors);
-        let fits = |parts: &u32| blocks.saturating_mul(*parts) <= processors;
-        Self { parts: [8, 4, 2].into_iter().find(fits).unwrap_or(1), ..self }
     }
 
     /// Of steps `0 .. steps` those of part `part`.
@@ -170,8 +165,23 @@ pub(super) fn attention(
     let rows = VECTORS / group;
     let blocks_of_page = 2 * PAGE as u32 * kv_heads;
     let map = map(1, layout.head_dim.into(), MapRows::Pages { per: blocks_of_page });
-    let shape = shape.shared_out(most_rows.div_ceil(rows) * kv_heads, target);
-    let grid = Rows::TOKENS.grid(rows, kv_heads * shape.parts);
+    let sizes =
+        Sizes { heads, kv_heads, head_dim: layout.head_dim, value_bytes: problem.value_bytes() };
+    let way = SharedSteps::of((sizes, most_rows), (rows, STEP, VECTORS), target)?;
+    let problem = problem.clone();
+    Some(Box::new(OnGpu::by(way, move |_, config| {
+        let shape = Shape { parts: config.get("parts"), ..shape };
+        by_clusters(&problem, shape, (rows, map.clone()))
+    })))
+}
+
+/// Blocks of `rows` rows with one kv head, whose steps are shared as `shape` says.
+fn by_clusters(
+    problem: &Attention,
+    shape: Shape,
+    (rows, map): (u32, TensorMap),
+) -> OnGpu<Attention> {
+    let grid = Rows::TOKENS.grid(rows, problem.kv_heads * shape.parts);
     let block = shape.block(map, Runs::bytes(rows));
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let grid = kernel.grid();
@@ -183,7 +193,7 @@ pub(super) fn attention(
         Ok(())
     });
     let name = if shape.parts > 1 { format!("wgmma.s{}", shape.parts) } else { "wgmma".to_owned() };
-    Some(Box::new(kernel.named(name)))
+    kernel.named(name)
 }
 
 /// The block of rows counted from the end: later rows see more positions, and what takes longest should

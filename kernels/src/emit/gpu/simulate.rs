@@ -4,10 +4,39 @@ use sail_ir::plan::{Count, TensorMap};
 use sail_ir::target::Target;
 use sail_ptxsim::{Device, Fault, Launch, Module, Options};
 
+use crate::config::{Config, Parameter, REORDERING};
 use crate::emit::nvptx::entry_name;
 use crate::emit::run::Counts;
 use crate::kernel::Kernel;
 use crate::ptx::ptx;
+
+/// Configs of a kernel of which all are tried.
+const FEW: usize = 12;
+
+/// `kernel` in its other configs, or, where they are many, with each value of each parameter beside the
+/// rule's choice of the others; and whether that may change the order of a sum.
+pub fn others(kernel: &dyn Kernel) -> Vec<(Box<dyn Kernel>, bool)> {
+    let shaped = kernel.shaped().expect("there is a choice");
+    let (own, mut configs) = (shaped.config(), shaped.configs());
+    assert!(configs.contains(&own), "{own} is not in its own space");
+    let space = shaped.space();
+    if configs.len() > FEW {
+        let differ = |config: &Config, it: &&Parameter| config.get(it.name) != own.get(it.name);
+        configs.retain(|config| space.iter().filter(|it| differ(config, it)).count() <= 1);
+    }
+    configs.retain(|config| *config != own);
+    let reorders = |config: &Config| {
+        let mut orders = space.iter().filter(|it| REORDERING.contains(&it.name));
+        orders.any(|it| config.get(it.name) != own.get(it.name))
+    };
+    let others = configs.iter().map(|config| {
+        let other = shaped.with(config);
+        assert_eq!(other.shaped().expect("it was shaped").config(), *config);
+        assert_ne!(other.symbol(), kernel.symbol());
+        (other, reorders(config))
+    });
+    others.collect()
+}
 
 /// A kernel as PTX, parsed.
 pub struct Simulated<'a> {

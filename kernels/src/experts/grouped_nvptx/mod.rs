@@ -15,10 +15,11 @@ use sail_ir::target::Target;
 
 use super::{Grouped, GroupedProblem, GroupedProduct};
 use crate::emit::{Builder, Ptr};
+use crate::gpu_model::{ByWarpgroups, FewRows};
 use crate::kernel::{Kernel, Rows};
-use crate::linear::nvptx::few::{Few, Order};
+use crate::linear::nvptx::few::Order;
 use crate::linear::nvptx::finish::{Finish, Pointers};
-use crate::linear::nvptx::warpgroup::{ROWS, Warpgroups};
+use crate::linear::nvptx::warpgroup::ROWS;
 use crate::linear::nvptx::{Arguments, Sizes};
 use crate::linear::{Epilogue, Prologue};
 use groups::Cut;
@@ -52,10 +53,10 @@ pub fn grouped(
         few.then_some([FEW_AT_ONCE, experts])
     };
     if let Some(few) = few {
-        return Some(few::kernel(problem, sizes, Few::of_weights(&sizes, few, target)?));
+        return Some(few::kernel(problem, sizes, FewRows::of_weights(&sizes, few, target)?));
     }
     let cut = Cut { experts, rows: ROWS };
-    Some(match Warpgroups::of_many(&sizes, cut.shared_bytes(), target) {
+    Some(match ByWarpgroups::of_many(&sizes, cut.shared_bytes(), target) {
         Some(shape) => warpgroup::kernel(problem, sizes, (shape, cut), target),
         None => tile::kernel(problem, sizes),
     })

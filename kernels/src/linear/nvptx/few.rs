@@ -11,9 +11,6 @@
 //! once for many runs; a block asks for the first lines of its next runs before it joins the sums of
 //! the last ones.
 
-use sail_ir::scheme::Scheme;
-use sail_ir::target::Target;
-
 use super::Sizes;
 use super::kept::Kept;
 use super::measure::Statistics;
@@ -23,25 +20,22 @@ use crate::packing::rows::RUN;
 use crate::rows::index_at;
 
 /// Bytes of a weight row that a warp takes at a time.
-pub(super) const LINE: u64 = 128;
+pub(crate) const LINE: u64 = 128;
 
 /// Bytes of one access.
 pub(super) const UNIT: u64 = 16;
 
 /// Rows of x in one matrix instruction.
-pub(super) const ROWS: u32 = 8;
+pub(crate) const ROWS: u32 = 8;
 
 /// Warps that share a multiprocessor, where a thread has few registers and where it has many.
-const LIGHT: u32 = 16;
-const HEAVY: u32 = 8;
+pub(crate) const LIGHT: u32 = 16;
+pub(crate) const HEAVY: u32 = 8;
 
 /// Registers for weights that are on their way, in either case.
 const REGISTERS: [u32; 2] = [32, 96];
 
-/// Shared memory of a multiprocessor, without what each of a few blocks needs besides its own.
-const SHARED: u64 = 160 << 10;
-
-/// How a product of few rows is shared out.
+/// How a product of few rows is shared out: [`crate::gpu_model::FewRows`] chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Few {
     /// Warps of a block, which share K.
@@ -62,59 +56,6 @@ pub struct Few {
 }
 
 impl Few {
-    /// More rows than this are better off with tiles.
-    pub const MOST_ROWS: u32 = 32;
-
-    /// For at most `rows` rows; `None` where they are too many.
-    #[must_use]
-    pub(crate) fn of(sizes: &Sizes, rows: u32, target: &Target) -> Option<Self> {
-        (rows <= Self::MOST_ROWS).then(|| Self::of_weights(sizes, [rows, 1], target))?
-    }
-
-    /// For at most `rows` rows of each of the weights that a call multiplies, as a rule so many; `None`
-    /// where there is no GPU.
-    #[must_use]
-    pub(crate) fn of_weights(
-        sizes: &Sizes,
-        [rows, weights]: [u32; 2],
-        target: &Target,
-    ) -> Option<Self> {
-        let processors = target.gpu()?.processors;
-        let lines = sizes.pitch() / LINE;
-        let warps = [8, 4, 2].into_iter().find(|warps| lines >= 2 * u64::from(*warps)).unwrap_or(1);
-        let eights = rows.div_ceil(ROWS).next_power_of_two();
-        // Two blocks of eight warps, or, where there is much to hold, one.
-        let shaped = |at_once: u32| {
-            let blocks_per_processor = at_once / warps;
-            let most = processors * blocks_per_processor;
-            let runs = weights * sizes.weight_rows() / RUN;
-            // Fewer joins, where blocks still are about equally busy at the end and sums are few.
-            // The operands of `int4` and their zero points leave no registers for two.
-            let room = eights <= 2 && (sizes.scheme != Scheme::Int4 || at_once == HEAVY);
-            let pairs = room && weights == 1 && runs.is_multiple_of(2) && runs / 2 >= 4 * most;
-            let taken = if pairs { 2 } else { 1 };
-            let blocks = most.min(runs / taken);
-            Self {
-                warps,
-                runs: taken,
-                eights,
-                most: rows,
-                keeps: true,
-                blocks_per_processor,
-                blocks,
-            }
-        };
-        let fits = |few: &Self| {
-            u64::from(few.blocks_per_processor) * u64::from(few.shared_bytes(sizes)) <= SHARED
-        };
-        // With one block each, registers are for more bytes on their way.
-        let several = |few: &Self| few.blocks > processors;
-        let light = Some(shaped(LIGHT)).filter(|few| eights == 1 && several(few) && fits(few));
-        let heavy = shaped(HEAVY);
-        let kept = light.or(Some(heavy).filter(fits));
-        Some(kept.unwrap_or(Self { keeps: false, ..heavy }))
-    }
-
     #[must_use]
     pub const fn threads(self) -> u32 {
         self.warps * WARP

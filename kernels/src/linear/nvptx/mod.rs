@@ -27,6 +27,7 @@ use sail_ir::target::Target;
 use super::{GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue};
 use crate::emit::{Block, Builder, F32, I32, Index, Ptr, Value};
 use crate::gpu::OnGpu;
+use crate::gpu_model::product::ByRule;
 use crate::kernel::{Before, Kernel, Rows, ThreadBlock};
 use crate::norm::RmsNorm;
 use crate::norm::nvptx::rms_norm;
@@ -126,22 +127,26 @@ fn product<P: Kernel + Clone + Send + 'static>(
     target: &Target,
     most_rows: u32,
 ) -> Option<Box<dyn Kernel>> {
-    let most_rows = most_rows.saturating_mul(sizes.rows.per);
-    match Few::of(&sizes, most_rows, target) {
-        Some(few) => few_rows(problem, sizes, few),
-        None => tiled(problem, sizes, target, most_rows),
-    }
-}
-
-/// A product of few rows.
-fn few_rows<P: Kernel + Clone + Send + 'static>(
-    problem: &P,
-    sizes: Sizes,
-    few: Few,
-) -> Option<Box<dyn Kernel>> {
     if matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) {
         return None;
     }
+    let most_rows = most_rows.saturating_mul(sizes.rows.per);
+    let (problem, target) = (problem.clone(), target.clone());
+    Some(match ByRule::of(&sizes, most_rows, &target)? {
+        ByRule::Rows(way) => Box::new(OnGpu::by(way, move |way, config| {
+            few_rows(&problem, sizes, way.few(config)) //
+        })),
+        ByRule::Warpgroups(way) => Box::new(OnGpu::by(way, move |way, config| {
+            by_warpgroups(&problem, sizes, way.shape(config), &target)
+        })),
+        ByRule::Tile(way) => Box::new(OnGpu::by(way, move |way, config| {
+            tiled(&problem, sizes, way.tile(config)) //
+        })),
+    })
+}
+
+/// A product of few rows.
+fn few_rows<P: Kernel + Clone + Send + 'static>(problem: &P, sizes: Sizes, few: Few) -> OnGpu<P> {
     let block = ThreadBlock {
         shared_bytes: few.shared_bytes(&sizes),
         waits_itself: true,
@@ -160,23 +165,11 @@ fn few_rows<P: Kernel + Clone + Send + 'static>(
         k.wait_for_predecessor();
         Ok(())
     });
-    Some(Box::new(kernel.named(format!("rows{}x{}", few.rows(), few.columns()))))
+    kernel.named(format!("rows{}x{}", few.rows(), few.columns()))
 }
 
 /// A product of many rows.
-fn tiled<P: Kernel + Clone + Send + 'static>(
-    problem: &P,
-    sizes: Sizes,
-    target: &Target,
-    most_rows: u32,
-) -> Option<Box<dyn Kernel>> {
-    if matches!(sizes.prologue, Prologue::ShuffleLayerNorm { .. }) {
-        return None;
-    }
-    if let Some(shape) = Warpgroups::of(&sizes, most_rows, target) {
-        return Some(by_warpgroups(problem, sizes, shape, target));
-    }
-    let tile = Tile::of([sizes.weight_rows(), most_rows], sizes.scheme, target);
+fn tiled<P: Kernel + Clone + Send + 'static>(problem: &P, sizes: Sizes, tile: Tile) -> OnGpu<P> {
     let block = ThreadBlock {
         shared_bytes: tile.shared_bytes(sizes.scheme),
         blocks_per_processor: 2,
@@ -192,7 +185,7 @@ fn tiled<P: Kernel + Clone + Send + 'static>(
         });
         Ok(())
     });
-    Some(prepared(kernel.named(format!("tile{}x{}", tile.rows, tile.columns)), sizes))
+    after_its_rows(kernel.named(format!("tile{}x{}", tile.rows, tile.columns)), sizes)
 }
 
 /// A product of many rows on `sm_90`.
@@ -201,7 +194,7 @@ fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
     sizes: Sizes,
     shape: Warpgroups,
     target: &Target,
-) -> Box<dyn Kernel> {
+) -> OnGpu<P> {
     let weight = problem.arguments().iter().position(|name| *name == "weight");
     let weight = weight.expect("every product has this argument") as u32;
     let columns = sizes.weight_rows().div_ceil(shape.columns);
@@ -220,7 +213,7 @@ fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
         }
         Ok(())
     });
-    prepared(kernel.named(format!("wgmma{}x{}", warpgroup::ROWS, shape.columns)), sizes)
+    after_its_rows(kernel.named(format!("wgmma{}x{}", warpgroup::ROWS, shape.columns)), sizes)
 }
 
 /// `kernel` after what makes its rows, where that is needed.
@@ -228,9 +221,13 @@ pub(crate) fn prepared<P: Kernel + Clone + Send + 'static>(
     kernel: OnGpu<P>,
     sizes: Sizes,
 ) -> Box<dyn Kernel> {
+    Box::new(after_its_rows(kernel, sizes))
+}
+
+fn after_its_rows<P: Kernel + Clone>(kernel: OnGpu<P>, sizes: Sizes) -> OnGpu<P> {
     match sizes.before() {
-        Some(_) => Box::new(kernel.after(move || sizes.before().expect("it was asked above"))),
-        None => Box::new(kernel),
+        Some(_) => kernel.after(move || sizes.before().expect("it was asked above")),
+        None => kernel,
     }
 }
 

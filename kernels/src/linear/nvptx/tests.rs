@@ -1,5 +1,7 @@
 //! Every product of the shipped models and ugly sizes, judged by ptxas where it is found.
 
+use std::collections::BTreeSet;
+
 use sail_ir::plan::Count;
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
@@ -7,8 +9,10 @@ use sail_ir::target::Target;
 use super::few::Few;
 use super::finish::Finish;
 use super::{Sizes, few_rows};
-use crate::emit::gpu::simulate::Simulated;
+use crate::emit::gpu::simulate::{Simulated, others};
 use crate::emit::run::{Counts, bf16_bytes, bf16_values, poisoned, random};
+use crate::gpu_model::Way as _;
+use crate::gpu_model::product::ByRule;
 use crate::kernel::{Before, Kernel, Rows};
 use crate::linear::{
     Activation, Epilogue, GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue,
@@ -228,6 +232,14 @@ fn check(
 }
 
 fn check_on(target: &Target, kernel: &dyn Kernel, buffers: &[Vec<u8>], want: &[f64], rows: usize) {
+    let got = bf16_values(&ran(target, kernel, buffers, rows));
+    let row = template(kernel.family()).expect("every template has a row");
+    let beyond = row.tolerance.first_beyond(&got, want);
+    assert_eq!(beyond, None, "{target}, {rows} rows, `{}`: (index, got, want)", kernel.symbol());
+}
+
+/// What the kernel gives, after what must run before it.
+fn ran(target: &Target, kernel: &dyn Kernel, buffers: &[Vec<u8>], rows: usize) -> Vec<u8> {
     let counts = Counts { tokens: rows as u32, ..Counts::default() };
     let mut buffers = buffers.to_vec();
     if let Some(Before { kernel, takes, row_bytes }) = kernel.before() {
@@ -237,10 +249,7 @@ fn check_on(target: &Target, kernel: &dyn Kernel, buffers: &[Vec<u8>], want: &[f
         buffers[takes[0] as usize] = made.last().unwrap().clone();
     }
     let after = Simulated::new(kernel, target).run(counts, &buffers);
-    let got = bf16_values(after.last().unwrap());
-    let row = template(kernel.family()).expect("every template has a row");
-    let beyond = row.tolerance.first_beyond(&got, want);
-    assert_eq!(beyond, None, "{target}, {rows} rows, `{}`: (index, got, want)", kernel.symbol());
+    after.last().unwrap().clone()
 }
 
 const PLAIN: (Prologue, Epilogue) = (Prologue::Direct, Epilogue::NONE);
@@ -309,14 +318,44 @@ fn blocks_of_few_rows_take_runs_in_turn() {
                 let problem =
                     LinearProblem { rows: Rows::TOKENS, n, k: 264, scheme, prologue, epilogue };
                 let finish = Finish::Each(epilogue);
-                let rows_of = Rows::TOKENS;
                 let sizes =
-                    Sizes { rows: rows_of, n, k: 264, scheme, prologue, finish, weights: 1 };
-                let few = Few::of(&sizes, rows as u32, &target).unwrap();
+                    Sizes { rows: Rows::TOKENS, n, k: 264, scheme, prologue, finish, weights: 1 };
+                let Some(ByRule::Rows(way)) = ByRule::of(&sizes, rows as u32, &target) else {
+                    panic!("they are few");
+                };
+                let few = way.few(&way.config());
                 let problem = Linear::new(problem, &target);
-                let kernel = few_rows(&problem, sizes, Few { blocks: 4, runs, ..few }).unwrap();
-                check_on(&target, kernel.as_ref(), &buffers, &want, rows);
+                let kernel = few_rows(&problem, sizes, Few { blocks: 4, runs, ..few });
+                check_on(&target, &kernel, &buffers, &want, rows);
             }
         }
+    }
+}
+
+#[test]
+fn no_config_changes_a_byte_but_by_the_order_of_a_sum() {
+    let around = (Prologue::RmsNorm { eps: 1e-6 }, Epilogue { residual: true, ..Epilogue::NONE });
+    let mut seen = BTreeSet::new();
+    for scheme in Scheme::ALL {
+        for (sizes, rows, most) in
+            [([96, 520], 5, 8), ([96, 264], 20, 32), ([2200, 40], 2, 8), ([96, 264], 67, 4096)]
+        {
+            let (buffers, want) = linear_case(sizes, scheme, around, rows);
+            let problem = normed(sizes, Rows::TOKENS, scheme, around.0, around.1);
+            for target in targets(scheme) {
+                let kernel = problem.on_gpu_for(&target, most).expect("it has code");
+                let own = ran(&target, kernel.as_ref(), &buffers, rows);
+                for (other, reorders) in others(kernel.as_ref()) {
+                    check_on(&target, other.as_ref(), &buffers, &want, rows);
+                    let same = ran(&target, other.as_ref(), &buffers, rows) == own;
+                    assert!(same || reorders, "{target}: `{}` gives other bytes", other.symbol());
+                    seen.insert(other.shaped().unwrap().config().to_string());
+                }
+            }
+        }
+    }
+    // Ways and their parameters are all there.
+    for part in ["warps=4", "runs=2", "share=2", "keeps=0", "columns=256", "stages=3", "tile=128"] {
+        assert!(seen.iter().any(|config| config.contains(part)), "{part} in {seen:?}");
     }
 }

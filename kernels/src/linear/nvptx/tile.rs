@@ -7,7 +7,6 @@
 //! number of the row, so that the eight rows of a matrix instruction's operand lie in different banks.
 
 use sail_ir::scheme::Scheme;
-use sail_ir::target::Target;
 
 use super::sum::Sum;
 use super::weight::{self, bytes_of_x, expanded, has_groups, scale_of, zero_of};
@@ -24,7 +23,7 @@ const UNIT: u64 = 16;
 /// Steps in shared memory at once: one is multiplied, the others are on their way.
 const STAGES: u64 = 4;
 
-/// The shape of a block's tile.
+/// The shape of a block's tile: [`crate::gpu_model::Tiled`] chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
     /// Rows of x.
@@ -36,27 +35,9 @@ pub struct Tile {
 }
 
 impl Tile {
-    const LARGE: Self = Self { rows: 128, columns: 128, warps: [2, 4] };
-    const MIDDLE: Self = Self { rows: 64, columns: 128, warps: [2, 4] };
-    const SMALL: Self = Self { rows: 64, columns: 64, warps: [2, 2] };
-
-    /// Rows that a product of many rows is expected to have, at least: one image tile, a prompt.
-    const EXPECTED_ROWS: u32 = 1024;
-
-    /// The largest tile of which a product with `weight_rows` outputs, for calls of at most `most_rows`
-    /// rows, gives every multiprocessor one. Groups have sums of their own, for which the largest leaves
-    /// no registers.
-    #[must_use]
-    pub fn of([weight_rows, most_rows]: [u32; 2], scheme: Scheme, target: &Target) -> Self {
-        let processors = target.gpu().map_or(1, |limits| limits.processors);
-        let fills = |tile: &Self| {
-            let rows = most_rows.min(Self::EXPECTED_ROWS);
-            weight_rows.div_ceil(tile.columns) * rows.div_ceil(tile.rows) >= processors
-        };
-        let tiles = [Self::LARGE, Self::MIDDLE];
-        let tiles = &tiles[usize::from(has_groups(scheme))..];
-        tiles.iter().copied().find(fills).unwrap_or(Self::SMALL)
-    }
+    pub(crate) const LARGE: Self = Self { rows: 128, columns: 128, warps: [2, 4] };
+    pub(crate) const MIDDLE: Self = Self { rows: 64, columns: 128, warps: [2, 4] };
+    pub(crate) const SMALL: Self = Self { rows: 64, columns: 64, warps: [2, 2] };
 
     #[must_use]
     pub const fn threads(self) -> u32 {

@@ -34,7 +34,7 @@ pub const MULTIPLYING: u32 = 2 * GROUP;
 /// given by the one to the other.
 const REGISTERS: [u32; 2] = [232, 40];
 
-/// The shape of a block's tile.
+/// The shape of a block's tile: [`crate::gpu_model::ByWarpgroups`] chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Warpgroups {
     /// Weight rows, at most 256.
@@ -43,62 +43,31 @@ pub struct Warpgroups {
 }
 
 impl Warpgroups {
-    /// Rows that a product of many rows is expected to have: one image tile, a prompt.
-    const EXPECTED_ROWS: u32 = 1024;
-
     /// Shared memory of a block, but for what is aligned.
     const SHARED_BYTES: u64 = 226 << 10;
 
     /// More steps than this on their way gain nothing.
     const MOST_STAGES: u64 = 6;
 
-    /// For calls of at most `most_rows` rows on `target`, where it has such instructions, rows begin
-    /// where its copies can, and the bytes of the weight are multiplied as they are.
+    /// Has `target` such instructions, do rows begin where its copies can, and are the bytes of the weight
+    /// multiplied as they are?
     #[must_use]
-    pub(crate) fn of(sizes: &Sizes, most_rows: u32, target: &Target) -> Option<Self> {
-        let processors = target.gpu()?.processors;
-        let columns = Self::widths(sizes, target)?.min_by_key(|columns| {
-            Self::cost([sizes.weight_rows(), most_rows], *columns, processors)
-        });
-        Some(Self::with(columns?, 0))
-    }
-
-    /// As [`Warpgroups::of`], where tiles are many whatever the rows: as wide as can be, so that they read
-    /// least of x. They need `beside` bytes of shared memory for other things.
-    #[must_use]
-    pub(crate) fn of_many(sizes: &Sizes, beside: u64, target: &Target) -> Option<Self> {
-        let mut widths = Self::widths(sizes, target)?;
-        let whole = sizes.weight_rows().next_multiple_of(32).max(64);
-        Some(Self::with(widths.find(|columns| *columns <= whole)?, beside))
-    }
-
-    /// The columns that a tile can have, most first.
-    fn widths(sizes: &Sizes, target: &Target) -> Option<impl Iterator<Item = u32>> {
+    pub(crate) fn takes(sizes: &Sizes, target: &Target) -> bool {
         let [row_bytes, _] = sizes.row_bytes();
         let as_they_are = bytes_of_x(sizes.scheme) == 1;
-        if !target.has("sm_90a") || !row_bytes.is_multiple_of(16) || !as_they_are {
-            return None;
-        }
-        // Floats of 8 bits need registers for the sums of a step besides those of all.
-        let most = if sizes.scheme == Scheme::Fp8 { 4 } else { 8 };
-        Some((2..=most).rev().map(|runs| 32 * runs))
+        target.has("sm_90a") && row_bytes.is_multiple_of(16) && as_they_are
     }
 
-    /// As many stages as fit with `beside` other bytes.
-    fn with(columns: u32, beside: u64) -> Self {
+    /// As many stages as fit with `beside` other bytes of shared memory.
+    pub(crate) fn with(columns: u32, beside: u64) -> Self {
         let stage = Self { columns, stages: 1 }.stage_bytes() + 16;
         let stages = ((Self::SHARED_BYTES - beside) / stage).min(Self::MOST_STAGES);
         Self { columns, stages }
     }
 
-    /// What a product of the expected rows takes, relatively: all multiprocessors work for as many turns
-    /// as it takes to give every block to one, and what a block takes is what it reads, since all of
-    /// them read from the second-level cache faster than that gives (some 32 bytes for each
-    /// multiprocessor and cycle, and a step of 128 by 256 is multiplied in 1,024 cycles).
-    fn cost([weight_rows, most_rows]: [u32; 2], columns: u32, processors: u32) -> u32 {
-        let rows = most_rows.min(Self::EXPECTED_ROWS);
-        let blocks = weight_rows.div_ceil(columns) * rows.div_ceil(ROWS);
-        blocks.div_ceil(processors) * (ROWS + columns)
+    /// Bytes that a tile reads.
+    pub(crate) fn block_bytes(self, sizes: &Sizes) -> u64 {
+        self.steps(sizes) * self.stage_bytes()
     }
 
     pub(crate) fn left_bytes(self) -> u64 {
@@ -248,26 +217,6 @@ fn copy<'c>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tiles_are_as_wide_as_leaves_few_multiprocessors_idle() {
-        let columns = |weight_rows, rows| {
-            let columns = (2..=8).rev().map(|runs| 32 * runs);
-            columns
-                .min_by_key(|columns| Warpgroups::cost([weight_rows, rows], *columns, 132))
-                .unwrap()
-        };
-        // The vision tower: q, k and v; gate and up; what goes back to the residual.
-        assert_eq!(columns(4608, 1024), 160);
-        assert_eq!(columns(8192, 4096), 256);
-        assert_eq!(columns(1536, 1024), 96);
-        // The decoder of the 2B: likewise.
-        assert_eq!(columns(4096, 4096), 256);
-        assert_eq!(columns(12_288, 4096), 256);
-        assert_eq!(columns(2048, 4096), 128);
-        // Many conversations: reading the weight is all there is, so all read at once.
-        assert_eq!(columns(2048, 64), 64);
-    }
 
     #[test]
     fn stages_fit() {
