@@ -43,6 +43,8 @@ pub enum CompileError {
     Context { asked: u32, most: u64 },
     /// `verify` found a stage or tokens too far from the reference.
     Beyond { case: String, stage: Option<String>, file: String },
+    /// `verify --rows` is more than the artifact decodes in one call.
+    Rows { asked: u32, most: u32 },
     /// Somebody asked for the compile to stop.
     Interrupted,
     /// `--emit ptx` for a target that has none.
@@ -96,6 +98,10 @@ impl fmt::Display for CompileError {
                 });
                 write!(f, "case {case} lies beyond its bound: {what}\n  in `{file}`")
             }
+            Self::Rows { asked, most } => write!(
+                f,
+                "{asked} rows cannot be decoded in one call\n  because the artifact has room for {most}"
+            ),
             Self::Interrupted => {
                 write!(f, "interrupted\n  because a signal came; no artifact was written")
             }
@@ -138,6 +144,7 @@ impl Help for CompileError {
             Self::NoPtx { .. } => "SC0306",
             Self::Ptxas { .. } => "SC0322",
             Self::Beyond { .. } => "SC0702",
+            Self::Rows { .. } => "SC0709",
         }
     }
 

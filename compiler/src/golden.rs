@@ -5,7 +5,9 @@
 
 pub mod judge;
 mod report;
+mod retrace;
 pub mod run;
+pub mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

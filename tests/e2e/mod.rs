@@ -1,6 +1,7 @@
 //! From a checkpoint to logits and tokens, held to goldens of an independent implementation.
 
 mod calibrated;
+mod decoded;
 mod drawn;
 mod experts;
 mod gpu;
@@ -29,6 +30,7 @@ pub fn tests() -> Vec<Test> {
         sizes::tests(),
         tuned::tests(),
         gpu::tests(),
+        decoded::tests(),
         made::tests(),
         quality::tests(),
         calibrated::tests(),

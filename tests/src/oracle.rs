@@ -8,7 +8,7 @@ use safetensors::tensor::TensorView;
 use sail_kernels::reference::Rounding;
 use sail_models::sail_vl2::forward;
 use sail_models::{Model, ModelSpec};
-use sailc::golden::judge::GREEDY_TOKENS;
+use sailc::golden::tokens::GREEDY_TOKENS;
 use sailc::golden::{Case, GoldenError, Observed};
 
 use crate::harness::{Outcome, failed};
@@ -49,7 +49,8 @@ impl Run {
     #[must_use]
     pub fn observed(&self) -> Observed {
         let stages = self.stages.iter().map(|(name, tensor)| (name.clone(), tensor.values.clone()));
-        Observed { stages: stages.collect(), greedy: Some(self.greedy.clone()) }
+        let greedy = Some(self.greedy.clone());
+        Observed { stages: stages.collect(), greedy, ..Observed::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use sail_runtime::cli::device;
 use sail_runtime::{DeviceKind, Options, Program};
 
 use crate::error::{CompileError, Failure, boxed};
-use crate::golden::run::{observe, positions, rule};
+use crate::golden::run::{observe_with, positions, rule};
 use crate::golden::{Golden, judge};
 
 /// Compare every stage of a `.sail` file with a golden file of the same checkpoint.
@@ -23,6 +23,9 @@ pub struct Verify {
     /// Let the recorded router logits choose the experts: near-ties then fall alike.
     #[arg(long)]
     route_from_golden: bool,
+    /// Decode so many rows in one call as well, of conversations at different places.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1024))]
+    rows: Option<u32>,
     /// What carries it out: `auto` (what the artifact was compiled for), `host` or `cuda:N`.
     #[arg(long, value_name = "D", value_parser = device, default_value = "auto")]
     device: DeviceKind,
@@ -42,7 +45,7 @@ impl Verify {
             device: self.device,
             threads: self.threads.map(usize::from),
             context: Some(positions(&golden)?),
-            slots: 1,
+            slots: self.rows.unwrap_or(1),
             taps: true,
             ..Options::default()
         };
@@ -50,7 +53,8 @@ impl Verify {
         let mut verdicts = Vec::new();
         for case in golden.cases() {
             let rule = rule(&program, self.route_from_golden);
-            let observed = observe(&program, &case, rule)?;
+            let rows = self.rows.unwrap_or(0);
+            let observed = observe_with(&program, &case, (rule, rows))?;
             let verdict = judge(&case, &observed, rule).map_err(boxed)?;
             if !self.json {
                 output::put(&verdict.to_string()).map_err(boxed)?;

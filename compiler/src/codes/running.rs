@@ -126,4 +126,10 @@ pub(super) const FROM_DEVICE: &[Code] = &[
         2,
         "A quality sheet stands in a `.sail` file; a checkpoint folder has none.",
     ),
+    row(
+        "SC0709",
+        "more rows than one call decodes",
+        2,
+        "`sailc verify --rows` decodes one row of so many conversations in one call; artifacts for x86-64 have room for 8, those for CUDA targets for 64.",
+    ),
 ];

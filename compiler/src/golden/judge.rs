@@ -14,6 +14,7 @@ use std::f64::consts::SQRT_2;
 
 use serde::Serialize;
 
+use super::tokens::{self, Decoded, Greedy, Swap};
 use super::{Case, GoldenError, Tensor};
 
 pub const FACTOR: f64 = 1.5;
@@ -22,15 +23,16 @@ pub const SLACK: f64 = 0.004;
 /// A lead below this many times the RMS difference of the two reference runs may fall either way.
 pub const NEAR_TIE: f64 = 4.0;
 
-/// Tokens that the reference generates at most.
-pub const GREEDY_TOKENS: usize = 24;
-
 /// What our implementation gave for a case, by the golden's names.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     pub stages: BTreeMap<String, Vec<f32>>,
-    /// Up to [`GREEDY_TOKENS`], the end of text left out; `None` when nothing was generated.
+    /// Up to [`tokens::GREEDY_TOKENS`], the end of text left out; `None` when nothing was generated.
     pub greedy: Option<Vec<u32>>,
+    /// Why the first token that differs does, where a router tells.
+    pub swap: Option<Swap>,
+    /// Rows that were decoded in one call.
+    pub decoded: Option<Decoded>,
 }
 
 /// How decoder stages are judged.
@@ -96,17 +98,6 @@ impl Flip {
     }
 }
 
-/// Generated tokens against the golden's.
-#[derive(Debug, Clone, Serialize)]
-pub struct Greedy {
-    /// Equal tokens from the start.
-    pub equal: usize,
-    pub golden: usize,
-    /// The first step whose lead may fall either way; what follows is not judged.
-    pub near_tie: Option<usize>,
-    pub within: bool,
-}
-
 impl Verdict {
     #[must_use]
     pub fn is_green(&self) -> bool {
@@ -136,11 +127,15 @@ pub fn judge(case: &Case<'_>, observed: &Observed, rule: Rule) -> Result<Verdict
         };
         stages.push(stage(name, &triple, rule, &routing));
     }
+    if let Some(rows) = &observed.decoded {
+        stages.push(tokens::decoded(case, rows, rule)?);
+    }
     let flips = match rule {
         Rule::Routed { top_k } => flips(case, observed, &routing, top_k)?,
         Rule::Dense | Rule::Forced { .. } => Vec::new(),
     };
-    let greedy = observed.greedy.as_ref().map(|ours| greedy(case, ours)).transpose()?;
+    let greedy = observed.greedy.as_ref().map(|ours| tokens::greedy(case, ours, observed.swap));
+    let greedy = greedy.transpose()?;
     let tokens = case.ids()?.len();
     Ok(Verdict { case: case.name.to_owned(), tokens, stages, flips, greedy })
 }
@@ -203,7 +198,7 @@ fn layer(stage: &str) -> Option<usize> {
 
 /// Squared distance and squared length of a token's values.
 #[derive(Debug, Clone, Copy, Default)]
-struct Distance {
+pub(super) struct Distance {
     difference: f64,
     length: f64,
 }
@@ -214,7 +209,7 @@ impl Distance {
     }
 }
 
-fn by_token(ours: &[f32], golden: &[f32], width: usize) -> Vec<Distance> {
+pub(super) fn by_token(ours: &[f32], golden: &[f32], width: usize) -> Vec<Distance> {
     let token = |(ours, golden): (&[f32], &[f32])| {
         let square = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).powi(2);
         let difference = ours.iter().zip(golden).map(square).sum();
@@ -224,7 +219,7 @@ fn by_token(ours: &[f32], golden: &[f32], width: usize) -> Vec<Distance> {
     ours.chunks(width).zip(golden.chunks(width)).map(token).collect()
 }
 
-fn overall(tokens: &[Distance]) -> f64 {
+pub(super) fn overall(tokens: &[Distance]) -> f64 {
     let add = |sum: Distance, token: &Distance| Distance {
         difference: sum.difference + token.difference,
         length: sum.length + token.length,
@@ -232,7 +227,7 @@ fn overall(tokens: &[Distance]) -> f64 {
     tokens.iter().fold(Distance::default(), add).relative()
 }
 
-fn median(tokens: &[Distance]) -> f64 {
+pub(super) fn median(tokens: &[Distance]) -> f64 {
     let mut sorted: Vec<f64> = tokens.iter().map(|token| token.relative()).collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
@@ -242,7 +237,7 @@ fn largest(tokens: &[Distance]) -> f64 {
     tokens.iter().map(|token| token.relative()).fold(0.0, f64::max)
 }
 
-fn worst(golden: &Tensor, ours: &[f32]) -> Option<Worst> {
+pub(super) fn worst(golden: &Tensor, ours: &[f32]) -> Option<Worst> {
     let difference = |index: &usize| {
         let difference = (ours[*index] - golden.values[*index]).abs();
         if difference.is_nan() { f32::INFINITY } else { difference }
@@ -335,29 +330,23 @@ fn flips(
 }
 
 /// What the two reference runs' values leave open, over some rows.
-fn near_tie(golden: &Tensor, reference: &Tensor, rows: &[usize]) -> f64 {
+pub(super) fn near_tie(golden: &Tensor, reference: &Tensor, rows: &[usize]) -> f64 {
     let width = golden.width();
     let distances = by_token(&reference.values, &golden.values, width);
     let squares: f64 = rows.iter().map(|row| distances[*row].difference).sum();
     NEAR_TIE * (squares / (rows.len() * width).max(1) as f64).sqrt()
 }
 
-/// Tokens must be equal up to the first step where the golden's lead is a near-tie.
-fn greedy(case: &Case<'_>, ours: &[u32]) -> Result<Greedy, GoldenError> {
-    let golden = case.greedy()?;
-    let (logits, reference) = (case.tensor("logits")?, case.in_bf16("logits")?);
-    let rows: Vec<usize> = (0..logits.values.len() / logits.width()).collect();
-    let near = near_tie(&logits, &reference, &rows);
-    let steps = case.tensor("greedy_logits")?;
-    let lead = |row: &[f32]| {
-        let order = ranked(row);
-        f64::from(row[order[0]]) - f64::from(row[order[1]])
-    };
-    let near_tie = steps.values.chunks(steps.width()).position(|row| lead(row) < near);
-    let equal = golden.iter().zip(ours).take_while(|(a, b)| a == b).count();
-    let all = equal == golden.len() && (ours.len() == equal || equal == GREEDY_TOKENS);
-    let within = all || near_tie.is_some_and(|step| equal >= step);
-    Ok(Greedy { equal, golden: golden.len(), near_tie, within })
+/// Below this lead another choice of a router may be right.
+pub(super) fn near_of_router(
+    case: &Case<'_>,
+    (layer, name): (usize, &str),
+    top_k: usize,
+) -> Result<f64, GoldenError> {
+    let (golden, reference) = (case.tensor(name)?, case.in_bf16(name)?);
+    let rows = golden.values.len() / golden.width();
+    let rows = Routing::of(case, Rule::Routed { top_k })?.clean(Some(layer), rows);
+    Ok(SQRT_2 * near_tie(&golden, &reference, &rows))
 }
 
 #[cfg(test)]
@@ -374,7 +363,7 @@ mod tests {
 
     fn observe(pairs: &[(&str, Vec<f32>)]) -> Observed {
         let stages = pairs.iter().map(|(name, values)| ((*name).to_owned(), values.clone()));
-        Observed { stages: stages.collect(), greedy: None }
+        Observed { stages: stages.collect(), ..Observed::default() }
     }
 
     #[test]
@@ -437,29 +426,5 @@ mod tests {
         let observed = observe(&[("layers.0", ours)]);
         let judged = |rule| judge(&golden.cases()[0], &observed, rule).unwrap().is_green();
         assert!(judged(Rule::Dense) && !judged(Rule::Forced { top_k: 1 }));
-    }
-
-    /// Golden tokens 1, 0; leads of 1 and of `lead`; the runs differ by an RMS of 0.01.
-    fn generated(lead: f32, ours: &[u32]) -> Greedy {
-        let logits = vec![0.0, 1.0];
-        let golden = golden(
-            &[
-                ("0.logits", &[1, 2], logits.clone()),
-                ("0.logits_bf16", &[1, 2], logits.iter().map(|v| v + 0.01).collect()),
-                ("0.greedy_logits", &[2, 2], vec![0.0, 1.0, lead, 0.0]),
-            ],
-            &[("0.ids", vec![1]), ("0.greedy", vec![1, 0])],
-        );
-        greedy(&golden.cases()[0], ours).unwrap()
-    }
-
-    #[test]
-    fn tokens_are_equal_up_to_the_first_near_tie() {
-        assert!(generated(1.0, &[1, 0]).within);
-        assert!(!generated(1.0, &[1, 1]).within, "no tie excuses the second token");
-        assert!(!generated(1.0, &[1]).within, "ended too early");
-        assert!(!generated(1.0, &[1, 0, 1]).within, "did not end");
-        assert!(generated(0.03, &[1, 1, 1]).within, "the second step is a near-tie");
-        assert!(!generated(0.03, &[0, 0]).within, "the first is not");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::judge::{Flip, Greedy, Stage, Verdict};
+use super::judge::{Flip, Stage, Verdict};
+use super::tokens::{At, Greedy, Swap};
 
 /// Flips that are listed; more are counted.
 const LISTED: usize = 12;
@@ -57,10 +58,20 @@ fn other_experts(f: &mut fmt::Formatter<'_>, flip: &Flip) -> fmt::Result {
 }
 
 fn tokens(f: &mut fmt::Formatter<'_>, greedy: &Greedy) -> fmt::Result {
-    let Greedy { equal, golden, near_tie, within } = greedy;
+    let Greedy { equal, golden, near_tie, swap, within } = greedy;
     write!(f, "  greedy tokens: {equal} of {golden} equal")?;
     if let Some(step) = near_tie {
         write!(f, ", step {step} is the first near-tie")?;
+    }
+    if let Some(Swap { step, at }) = swap {
+        match at {
+            None => write!(f, ", step {step} is equal with the golden's experts for the prompt")?,
+            Some(At { layer, token, gap, near }) => write!(
+                f,
+                ", step {step} is equal with the other expert of layer {layer}, token {token}: our lead \
+                 was {gap:.5} (a near-tie is below {near:.5})"
+            )?,
+        }
     }
     writeln!(f, "{}", if *within { "" } else { "  <- beyond" })
 }

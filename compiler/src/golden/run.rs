@@ -9,9 +9,11 @@ use sail_runtime::execute::{Engine, Outputs, Replace, Row, Tokens, Twin};
 use sail_runtime::image::Tiles;
 use sail_runtime::taps::{Inside, Pattern, collect};
 
-use super::judge::{GREEDY_TOKENS, Observed, Rule, ranked};
+use super::judge::{Observed, Rule, ranked};
+use super::retrace::Retrace;
+use super::tokens::{self, Decoded, GREEDY_TOKENS, Swap};
 use super::{Case, Golden};
-use crate::error::{Failure, boxed};
+use crate::error::{CompileError, Failure, boxed};
 
 /// How the decoder stages of `program` are judged; `forced`: the golden's routers choose.
 #[must_use]
@@ -41,6 +43,17 @@ pub fn positions(golden: &Golden) -> Result<u32, Failure> {
 /// Refuses a case that is not of the program's model (other tokens, tiles, image places or sizes), one
 /// that lacks a stage, and what the device refuses.
 pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observed, Failure> {
+    observe_with(program, case, (rule, 0))
+}
+
+/// As [`observe`]; then so many `rows` are decoded in one call, as many slots as the program must have.
+///
+/// Refuses more rows than the program decodes in one call, too.
+pub fn observe_with(
+    program: &Program,
+    case: &Case<'_>,
+    (rule, rows): (Rule, u32),
+) -> Result<Observed, Failure> {
     let ids = case.ids().map_err(boxed)?;
     let context = program.manifest().tokens.image_context;
     let image_rows = image_rows(&ids, context);
@@ -49,6 +62,10 @@ pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observe
     has_its_sizes(program, case, ids.len())?;
     let stop = AtomicBool::new(false);
     let engine = &mut *program.engine();
+    let most = engine.decode_rows();
+    if rows > most {
+        return Err(boxed(CompileError::Rows { asked: rows, most }));
+    }
     let held = u32::try_from(ids.len() + GREEDY_TOKENS).unwrap_or(u32::MAX);
     engine.hold(0, held).expect("broken invariant `golden.held`: opened with fewer positions");
 
@@ -74,7 +91,74 @@ pub fn observe(program: &Program, case: &Case<'_>, rule: Rule) -> Result<Observe
         engine.vision(Twin::Production, tiles, &mut fill, &stop, &mut |_| ()).map_err(boxed)?;
     }
     let greedy = generate(engine, &ids, &image_rows, &program.manifest().tokens.eos, &stop)?;
-    Ok(Observed { stages, greedy: Some(greedy) })
+    let swap = match rule {
+        Rule::Dense => None,
+        Rule::Routed { top_k } | Rule::Forced { top_k } => {
+            explained(engine, case, (&ids, &image_rows), &greedy, (top_k, &stop))?
+        }
+    };
+    let decoded = match rows {
+        0 => None,
+        _ => together(engine, case, (&ids, &image_rows), rows, &stop)?,
+    };
+    Ok(Observed { stages, greedy: Some(greedy), swap, decoded })
+}
+
+/// What explains the first of `ours` that differs, where it is not explained by itself.
+fn explained(
+    engine: &mut Engine,
+    case: &Case<'_>,
+    (ids, image_rows): (&[u32], &[i32]),
+    ours: &[u32],
+    (top_k, stop): (usize, &AtomicBool),
+) -> Result<Option<Swap>, Failure> {
+    let judged = tokens::greedy(case, ours, None).map_err(boxed)?;
+    let golden = case.greedy().map_err(boxed)?;
+    let Some(wanted) = golden.get(judged.equal).filter(|_| !judged.within) else {
+        return Ok(None);
+    };
+    let prompt = ids.len();
+    let ids = [ids, &golden[..judged.equal]].concat();
+    let mut image_rows = image_rows.to_vec();
+    image_rows.resize(ids.len(), -1);
+    Retrace { engine, case, ids, image_rows, prompt, top_k, stop }.swap(*wanted)
+}
+
+/// Decode `rows` rows in one call: row `i` is of slot `i`, which has the prompt and `i` of the golden's
+/// tokens more, or fewer where the golden has fewer; nothing where it has no second one.
+fn together(
+    engine: &mut Engine,
+    case: &Case<'_>,
+    (ids, image_rows): (&[u32], &[i32]),
+    rows: u32,
+    stop: &AtomicBool,
+) -> Result<Option<Decoded>, Failure> {
+    let greedy = case.greedy().map_err(boxed)?;
+    let recorded = case.tensor("greedy_logits").map_err(boxed)?;
+    // The logits of the first step are those of the prompt, of the last one nothing is decoded.
+    let steps = recorded.values.len() / recorded.width();
+    let different = greedy.len().min(steps.saturating_sub(1));
+    if different == 0 {
+        return Ok(None);
+    }
+    let mut batch = Vec::new();
+    for slot in 0..rows {
+        let kept = slot as usize % different;
+        let ids = [ids, &greedy[..kept]].concat();
+        let mut image_rows = image_rows.to_vec();
+        image_rows.resize(ids.len(), -1);
+        let position = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        engine.hold(slot, position + 1).expect("broken invariant `golden.held`: too few slots");
+        let tokens = Tokens { slot, start: 0, ids: &ids, image_rows: &image_rows };
+        engine
+            .prefill(Twin::Production, tokens, Outputs::Last, stop, &mut |_| ())
+            .map_err(boxed)?;
+        batch.push(Row { slot, position, id: greedy[kept] });
+    }
+    engine.decode(&batch, stop, &mut |_| ()).map_err(boxed)?;
+    let logits = (0..batch.len()).flat_map(|row| engine.logits(row).iter().map(|v| v.to_f32()));
+    let steps = (0..batch.len()).map(|row| row % different + 1).collect();
+    Ok(Some(Decoded { steps, logits: logits.collect() }))
 }
 
 /// Puts the recorded logits of a router in the place of ours, chunk after chunk.
@@ -97,7 +181,7 @@ fn recorded_routes(case: &Case<'_>, top_k: usize) -> Result<Replace, Failure> {
 
 /// A row of logits rounded to bf16 such that the same `top_k` lead: others that come to lie as high
 /// as the last of them are rounded down.
-fn with_choice(logits: &[f32], top_k: usize) -> Vec<bf16> {
+pub(super) fn with_choice(logits: &[f32], top_k: usize) -> Vec<bf16> {
     let order = ranked(logits);
     let mut rounded: Vec<bf16> = logits.iter().map(|logit| bf16::from_f32(*logit)).collect();
     let last = order[..top_k].iter().map(|expert| rounded[*expert]).fold(bf16::INFINITY, bf16::min);
