@@ -123,7 +123,7 @@ impl Score {
     pub fn judge(
         &self,
         asked: &[Key],
-        redundant: &[Redundant],
+        redundant: &[&Redundant],
         all: bool,
     ) -> (String, Vec<String>) {
         let mut broken = Vec::new();
