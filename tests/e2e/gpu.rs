@@ -66,45 +66,23 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// `sailc verify` is green for every case.
-///
-/// Of the larger model with experts every stage is within its bound and every other expert explained, by
-/// its own routes and by the golden's; its tokens are not judged. In the step of a generated token, too, a
-/// router may be in a near-tie, and the golden has no routers of those steps to tell.
+/// `sailc verify` is green for every case; with experts, by our own routes and by the golden's.
 fn lies_within(recorded: &Recorded, target: &str, gpu: &str) -> Result<(), Outcome> {
     let file = compiled(recorded, target)?;
     let golden = recorded.paths()?.1;
-    let verify = |options: &[&str]| -> Result<Command, Outcome> {
-        let mut verify = on_gpu("sailc", gpu)?;
-        verify.args(["verify", "--device", "cuda:0"]).args(options).arg("--golden").arg(&golden);
-        verify.arg(&file);
-        Ok(verify)
+    let ways: &[&[&str]] = match recorded.name.contains("moe") {
+        true => &[&[], &["--route-from-golden"]],
+        false => &[&[]],
     };
-    if recorded.name == "random-moe" {
-        stages_lie_within(&mut verify(&["--json"])?)?;
-        return stages_lie_within(&mut verify(&["--json", "--route-from-golden"])?);
+    for options in ways {
+        let mut verify = on_gpu("sailc", gpu)?;
+        verify.args(["verify", "--device", "cuda:0"]).args(*options).arg("--golden").arg(&golden);
+        let text = succeeds(verify.arg(&file))?;
+        if !text.ends_with(" cases within their bounds\n") {
+            return Err(failed(text));
+        }
     }
-    let text = succeeds(&mut verify(&[])?)?;
-    match text.lines().last().is_some_and(|line| line.ends_with("cases within their bounds")) {
-        true => Ok(()),
-        false => Err(failed(text)),
-    }
-}
-
-/// What `sailc verify` says of stages and of routes.
-fn stages_lie_within(verify: &mut Command) -> Result<(), Outcome> {
-    let output = verify.output().map_err(failed)?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let document: Value = serde_json::from_slice(&output.stdout).map_err(|_| failed(errors))?;
-    let cases = document["cases"].as_array().ok_or_else(|| failed("no cases"))?;
-    let all = |part: &'static str| cases.iter().flat_map(move |case| case[part].as_array());
-    assert!(all("stages").flatten().count() > 3 * cases.len(), "every case has stages");
-    let stages = all("stages").flatten().filter(|stage| stage["within"] != true);
-    let gap = |flip: &Value| flip["gap"].as_f64().unwrap_or(f64::INFINITY);
-    let explained = |flip: &Value| flip["near"].as_f64().is_none_or(|near| gap(flip) < near);
-    let flips = all("flips").flatten().filter(|flip| !explained(flip));
-    let beyond: Vec<String> = stages.chain(flips).map(Value::to_string).collect();
-    if beyond.is_empty() { Ok(()) } else { Err(failed(beyond.join("\n"))) }
+    Ok(())
 }
 
 /// Integers of 8 bits lie farther from the golden than a run in bf16, on every target. No stage may lie
