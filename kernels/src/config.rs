@@ -38,7 +38,7 @@ const TABLE: [(&str, &[u32]); 15] = [
     ("vectors", &[12, 24, 48, 96]),
     // Of CUDA targets ([`crate::gpu_model`]): weight rows of a tile, rows of it, steps on their way.
     ("columns", &[64, 96, 128, 160, 192, 224, 256]),
-    ("tile", &[64, 128]),
+    ("tile", &[64, 96, 128, 160, 192, 224, 256]),
     ("stages", &[3, 4, 5, 6]),
     // Warps of a block that share a sum, runs of weight rows that it takes at once, blocks of a
     // multiprocessor, whether operands of few rows are kept.

@@ -93,18 +93,10 @@ fn has_opcode(line: &str, opcode: &str) -> bool {
 }
 
 /// Products that cannot use the matrix units of warpgroups: a part of the entry, and why.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 3] = [
     ("_rows8x", "few rows are bound by reading the weight"),
     ("_rows16x", "so are twice as many"),
     ("_k588_", "rows of 1176 bytes begin where no tensor map can"),
-    (
-        "_int8_weight_",
-        "the weight becomes bf16 in registers, and warpgroups take it from shared memory",
-    ),
-    (
-        "_int4_",
-        "nibbles become bytes in registers, and warpgroups take the weight from shared memory",
-    ),
 ];
 
 /// Products that do not use the matrix units of warpgroups, which `sm_90` has, without a reason; and

@@ -6,6 +6,7 @@
 //! | `rows` | products of few rows | warps, runs, blocks of a multiprocessor, what is kept | [`FewRows`] |
 //! | `tile` | products of many | the tile | [`Tiled`] |
 //! | `wgmma` | the same on `sm_90` | columns, stages | [`ByWarpgroups`] |
+//! | `mixed` | the same where the weight has fewer bits than the rows | columns, rows | [`ByMixed`] |
 //! | `alone` | attention of few rows | blocks of a row and head, their warps | [`Alone`] |
 //! | `wgmma` | attention of many on `sm_90` | blocks that share steps | [`SharedSteps`] |
 //!
@@ -15,6 +16,7 @@
 //! H200 took (`benches/results/gpu-kernels.jsonl`).
 
 pub mod attention;
+mod mixed;
 pub mod product;
 
 use std::fmt;
@@ -26,6 +28,7 @@ use crate::config::{Config, Parameter};
 use crate::cost::{Estimate, MachineLimits};
 
 pub use attention::{Alone, SharedSteps};
+pub use mixed::ByMixed;
 pub use product::{ByWarpgroups, FewRows, Tiled};
 
 /// What a chip is reckoned with.

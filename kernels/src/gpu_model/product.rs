@@ -3,10 +3,12 @@
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
+use super::mixed::ByMixed;
 use super::{Chip, Expected, Way};
 use crate::config::{Config, Parameter};
 use crate::linear::nvptx::Sizes;
 use crate::linear::nvptx::few::{Few, HEAVY, LIGHT, LINE, ROWS};
+use crate::linear::nvptx::mixed::Mixed;
 use crate::linear::nvptx::tile::Tile;
 use crate::linear::nvptx::warpgroup::{self, Warpgroups};
 use crate::linear::nvptx::weight::has_groups;
@@ -22,17 +24,21 @@ const SHARED: u64 = 160 << 10;
 pub(crate) enum ByRule {
     Rows(FewRows),
     Warpgroups(ByWarpgroups),
+    Mixed(ByMixed),
     Tile(Tiled),
 }
 
 impl ByRule {
-    /// Few rows by themselves; many by warpgroups where these take the operands, else by tiles.
+    /// Few rows by themselves; many by warpgroups where these take the operands, packed or not, else by
+    /// tiles.
     pub(crate) fn of(sizes: &Sizes, most_rows: u32, target: &Target) -> Option<Self> {
         let all = Product { sizes: *sizes, most: most_rows, chip: Chip::of(target)? };
         Some(if most_rows <= FewRows::MOST_ROWS {
             Self::Rows(FewRows { all, weights: 1 })
         } else if Warpgroups::takes(sizes, target) {
             Self::Warpgroups(ByWarpgroups(all))
+        } else if Mixed::takes(sizes, target) {
+            Self::Mixed(ByMixed(all))
         } else {
             Self::Tile(Tiled(all))
         })
@@ -41,16 +47,16 @@ impl ByRule {
 
 /// What the ways of a product have in common.
 #[derive(Debug, Clone, Copy)]
-struct Product {
-    sizes: Sizes,
+pub(super) struct Product {
+    pub sizes: Sizes,
     /// Most rows of a call.
-    most: u32,
-    chip: Chip,
+    pub most: u32,
+    pub chip: Chip,
 }
 
 impl Product {
     /// Rows that it is cut for, where they are many.
-    fn many(&self) -> u32 {
+    pub fn many(&self) -> u32 {
         self.most.min(EXPECTED_ROWS)
     }
 
@@ -61,17 +67,17 @@ impl Product {
     }
 
     /// The weight once; each row of x, and of y, once.
-    fn memory(&self, rows: u32) -> u64 {
+    pub fn memory(&self, rows: u32) -> u64 {
         let of_row = self.sizes.row_bytes()[0] + 2 * u64::from(self.sizes.n);
         self.weight_bytes() + u64::from(rows) * of_row
     }
 
-    fn of_bytes(&self) -> bool {
+    pub fn of_bytes(&self) -> bool {
         self.sizes.scheme.quantizes_activations()
     }
 
     /// Operations of `rows` rows with `columns` weight rows.
-    fn operations(&self, rows: u32, columns: u32) -> u64 {
+    pub fn operations(&self, rows: u32, columns: u32) -> u64 {
         2 * u64::from(rows) * u64::from(columns) * u64::from(self.sizes.k)
     }
 }
@@ -437,13 +443,13 @@ impl Way for ByWarpgroups {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::kernel::Rows;
     use crate::linear::nvptx::finish::Finish;
     use crate::linear::{Epilogue, Prologue};
 
-    fn product(n: u32, most: u32, scheme: Scheme, target: &str) -> Product {
+    pub fn product(n: u32, most: u32, scheme: Scheme, target: &str) -> Product {
         let (rows, finish) = (Rows::TOKENS, Finish::Each(Epilogue::NONE));
         let sizes =
             Sizes { rows, n, k: 2048, scheme, prologue: Prologue::Direct, finish, weights: 1 };
@@ -499,6 +505,7 @@ mod tests {
         ) {
             Some(ByRule::Rows(way)) => way.reason(),
             Some(ByRule::Warpgroups(way)) => way.reason(),
+            Some(ByRule::Mixed(way)) => way.reason(),
             Some(ByRule::Tile(way)) => way.reason(),
             None => panic!("{target} is a CUDA target"),
         };

@@ -80,8 +80,8 @@ pub struct Pointers<'c> {
 /// What outputs are finished with, read.
 #[derive(Clone, Copy)]
 pub struct Beside<'c> {
-    bias: Option<Bf16<'c>>,
-    residual: Option<Bf16<'c>>,
+    pub bias: Option<Bf16<'c>>,
+    pub residual: Option<Bf16<'c>>,
 }
 
 /// The outputs that a block finishes: `rows` staged rows, row `i` being row `first_row + i` of y, and

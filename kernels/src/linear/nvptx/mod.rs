@@ -10,6 +10,7 @@ pub mod input;
 pub mod joined;
 pub mod kept;
 pub mod measure;
+pub mod mixed;
 pub mod quantize;
 pub mod ring;
 pub mod sum;
@@ -35,6 +36,7 @@ use crate::packing::rows::RUN;
 use few::Few;
 use finish::{Finish, GroupPart, Outputs, Pointers, Staged};
 use input::Input;
+use mixed::Mixed;
 use quantize::{QuantizeRows, QuantizedRows};
 use sum::Sum;
 use tile::{Side, Tile};
@@ -139,6 +141,9 @@ fn product<P: Kernel + Clone + Send + 'static>(
         ByRule::Warpgroups(way) => Box::new(OnGpu::by(way, move |way, config| {
             by_warpgroups(&problem, sizes, way.shape(config), &target)
         })),
+        ByRule::Mixed(way) => Box::new(OnGpu::by(way, move |way, config| {
+            of_mixed(&problem, sizes, way.shape(config), &target)
+        })),
         ByRule::Tile(way) => Box::new(OnGpu::by(way, move |way, config| {
             tiled(&problem, sizes, way.tile(config)) //
         })),
@@ -188,6 +193,30 @@ fn tiled<P: Kernel + Clone + Send + 'static>(problem: &P, sizes: Sizes, tile: Ti
     after_its_rows(kernel.named(format!("tile{}x{}", tile.rows, tile.columns)), sizes)
 }
 
+/// A product of many rows on `sm_90` with a weight of fewer bits than its rows.
+fn of_mixed<P: Kernel + Clone + Send + 'static>(
+    problem: &P,
+    sizes: Sizes,
+    shape: Mixed,
+    target: &Target,
+) -> OnGpu<P> {
+    let columns = sizes.weight_rows().div_ceil(shape.columns);
+    let grid = sizes.rows.grid(shape.rows, columns);
+    let block = shape.block(&sizes, weight_of(problem), target);
+    let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
+        let arguments = Arguments::of(k, kernel.arguments());
+        mixed::write(k, (shape, &sizes, &kernel.grid()), &arguments);
+        Ok(())
+    });
+    after_its_rows(kernel.named(format!("mixed{}x{}", shape.rows, shape.columns)), sizes)
+}
+
+/// Which argument of a product is its weight.
+fn weight_of(problem: &dyn Kernel) -> u32 {
+    let weight = problem.arguments().iter().position(|name| *name == "weight");
+    weight.expect("every product has this argument") as u32
+}
+
 /// A product of many rows on `sm_90`.
 fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
     problem: &P,
@@ -195,11 +224,9 @@ fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
     shape: Warpgroups,
     target: &Target,
 ) -> OnGpu<P> {
-    let weight = problem.arguments().iter().position(|name| *name == "weight");
-    let weight = weight.expect("every product has this argument") as u32;
     let columns = sizes.weight_rows().div_ceil(shape.columns);
     let grid = sizes.rows.grid(warpgroup::ROWS, columns);
-    let block = shape.block(&sizes, weight, target);
+    let block = shape.block(&sizes, weight_of(problem), target);
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let arguments = Arguments::of(k, kernel.arguments());
         let grid = kernel.grid();

@@ -79,22 +79,27 @@ fn assemble(scheme: Scheme, problems: &[Box<dyn Kernel>], most_rows: u32, most_r
             .iter()
             .map(|problem| problem.on_gpu_for(&target, most_rows).expect("it has code"))
             .collect();
-        let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
-        let text = ptx(&kernels, &target, 2).unwrap_or_else(|error| panic!("{error}")).text;
-        assert!(!text.contains("call"), "a kernel calls a library");
-        let Some(ptxas) = ptxas::find() else {
-            eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
-            continue;
-        };
-        let cubin = ptxas::assemble(&ptxas, &text, target.ptx_architecture().unwrap())
-            .unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(cubin.warnings, Vec::<String>::new());
-        assert_eq!(cubin.usage.len(), kernels.len());
-        for usage in &cubin.usage {
-            eprintln!("{target} {} {}", usage.registers, usage.entry);
-            assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
-            assert!(usage.registers <= most_registers, "{usage:?}");
-        }
+        assemble_all(&target, &kernels, most_registers);
+    }
+}
+
+/// Assemble `kernels`, if there is a ptxas here: it must say nothing and spill nothing.
+pub(super) fn assemble_all(target: &Target, kernels: &[Box<dyn Kernel>], most_registers: u32) {
+    let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
+    let text = ptx(&kernels, target, 2).unwrap_or_else(|error| panic!("{error}")).text;
+    assert!(!text.contains("call"), "a kernel calls a library");
+    let Some(ptxas) = ptxas::find() else {
+        eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
+        return;
+    };
+    let cubin = ptxas::assemble(&ptxas, &text, target.ptx_architecture().unwrap())
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(cubin.warnings, Vec::<String>::new());
+    assert_eq!(cubin.usage.len(), kernels.len());
+    for usage in &cubin.usage {
+        eprintln!("{target} {} {}", usage.registers, usage.entry);
+        assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
+        assert!(usage.registers <= most_registers, "{usage:?}");
     }
 }
 
@@ -150,7 +155,7 @@ fn check_linear(
 }
 
 /// Arguments of a `linear`, and what its twin makes of them.
-fn linear_case(
+pub(super) fn linear_case(
     sizes: [u32; 2],
     scheme: Scheme,
     (prologue, epilogue): (Prologue, Epilogue),
@@ -196,11 +201,21 @@ fn check_gated(
     prologue: Prologue,
     (rows, most_rows): (usize, u32),
 ) {
-    let [n, k] = sizes.map(|size| size as usize);
+    let (buffers, want) = gated_case(sizes, scheme, prologue, rows);
     let target = Target::parse("x86-64-v3").unwrap();
-    let problem =
-        GateUpSiluProblem { rows: Rows::TOKENS, n: sizes[0], k: sizes[1], scheme, prologue };
-    let problem = GateUpSilu::new(problem, &target);
+    let [n, k] = sizes;
+    let problem = GateUpSiluProblem { rows: Rows::TOKENS, n, k, scheme, prologue };
+    check(scheme, &GateUpSilu::new(problem, &target), &buffers, &want, (rows, most_rows));
+}
+
+/// Arguments of a `gate_up_silu`, and what its twin makes of them.
+pub(super) fn gated_case(
+    sizes: [u32; 2],
+    scheme: Scheme,
+    prologue: Prologue,
+    rows: usize,
+) -> (Vec<Vec<u8>>, Vec<f64>) {
+    let [n, k] = sizes.map(|size| size as usize);
     let (x, mut h) = drawn(1, rows * k, 1.0);
     let (norm, norm_values) = drawn(2, k, 1.0);
     let [gate, up] = [3, 4].map(|seed| drawn(seed, n * k, 2.0 / (k as f32).sqrt()).0);
@@ -215,7 +230,7 @@ fn check_gated(
     let h = taken(scheme, h, k);
     let want = reference::gate_up_silu(&h, [&values[0], &values[1]], k, Rounding::Bf16);
     buffers.extend([packed, poisoned(2 * want.len())]);
-    check(scheme, &problem, &buffers, &want, (rows, most_rows));
+    (buffers, want)
 }
 
 fn check(
@@ -231,7 +246,13 @@ fn check(
     }
 }
 
-fn check_on(target: &Target, kernel: &dyn Kernel, buffers: &[Vec<u8>], want: &[f64], rows: usize) {
+pub(super) fn check_on(
+    target: &Target,
+    kernel: &dyn Kernel,
+    buffers: &[Vec<u8>],
+    want: &[f64],
+    rows: usize,
+) {
     let got = bf16_values(&ran(target, kernel, buffers, rows));
     let row = template(kernel.family()).expect("every template has a row");
     let beyond = row.tolerance.first_beyond(&got, want);
@@ -241,6 +262,19 @@ fn check_on(target: &Target, kernel: &dyn Kernel, buffers: &[Vec<u8>], want: &[f
 /// What the kernel gives, after what must run before it.
 fn ran(target: &Target, kernel: &dyn Kernel, buffers: &[Vec<u8>], rows: usize) -> Vec<u8> {
     let counts = Counts { tokens: rows as u32, ..Counts::default() };
+    let buffers = taken_by(target, kernel, buffers, rows);
+    let after = Simulated::new(kernel, target).run(counts, &buffers);
+    after.last().unwrap().clone()
+}
+
+/// The arguments as the kernel itself takes them, after what makes its rows.
+pub(super) fn taken_by(
+    target: &Target,
+    kernel: &dyn Kernel,
+    buffers: &[Vec<u8>],
+    rows: usize,
+) -> Vec<Vec<u8>> {
+    let counts = Counts { tokens: rows as u32, ..Counts::default() };
     let mut buffers = buffers.to_vec();
     if let Some(Before { kernel, takes, row_bytes }) = kernel.before() {
         let mut given: Vec<_> = takes.iter().map(|at| buffers[*at as usize].clone()).collect();
@@ -248,11 +282,10 @@ fn ran(target: &Target, kernel: &dyn Kernel, buffers: &[Vec<u8>], rows: usize) -
         let made = Simulated::new(kernel.as_ref(), target).run(counts, &given);
         buffers[takes[0] as usize] = made.last().unwrap().clone();
     }
-    let after = Simulated::new(kernel, target).run(counts, &buffers);
-    after.last().unwrap().clone()
+    buffers
 }
 
-const PLAIN: (Prologue, Epilogue) = (Prologue::Direct, Epilogue::NONE);
+pub(super) const PLAIN: (Prologue, Epilogue) = (Prologue::Direct, Epilogue::NONE);
 
 #[test]
 fn products_of_many_rows_are_their_twins() {

@@ -175,7 +175,12 @@ impl<'c> Copies<'c> {
 }
 
 /// Byte of a stage's side where unit `unit` of row `row` lies, of rows of `step` bytes.
-fn place_of_unit<'c>(k: &mut Builder<'c>, row: Index<'c>, unit: Index<'c>, step: u64) -> Index<'c> {
+pub(super) fn place_of_unit<'c>(
+    k: &mut Builder<'c>,
+    row: Index<'c>,
+    unit: Index<'c>,
+    step: u64,
+) -> Index<'c> {
     /// Bytes after which banks repeat.
     const BANKS: u64 = 128;
     let together = k.div_constant(row, BANKS / step);
