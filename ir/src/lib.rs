@@ -3,6 +3,7 @@
 //! Pure Rust: no MLIR, no LLVM, no device. Modules in reading order.
 
 pub mod artifact;
+pub mod draw;
 pub mod dtype;
 pub mod expert_profile;
 pub mod graph_builder;

@@ -13,15 +13,16 @@
 //!
 //! That is the order of the reference library. Its top-k keeps all tokens equal to the k-th; this
 //! keeps exactly k. A draw depends on the logits, the history, the parameters, the seed and the
-//! position, on nothing else: not on other rows of a batch, not on the machine.
-
-mod philox;
+//! position, on nothing else: not on other rows of a batch, not on the machine. Probabilities are whole
+//! numbers of 2^-30 of the most probable token's ([`sail_ir::draw`] says it to the bit), so that a
+//! device draws the same token.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 use sail_ir::Help;
 use sail_ir::artifact::Generation;
+use sail_ir::draw::{self, Draw};
 
 /// How tokens are chosen. [`Sampling::default`] takes the most probable.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,9 +57,9 @@ impl From<Generation> for Sampling {
 
 /// Chooses tokens of one conversation; holds the memory that a choice needs.
 pub struct Sampler {
-    sampling: Sampling,
-    /// Probability of each token, in units of the most probable one's.
-    weights: Vec<f64>,
+    draw: Draw,
+    /// Probability of each token.
+    weights: Vec<u32>,
     /// Ids, the more probable the nearer to the start, as far as they had to be sorted.
     order: Vec<u32>,
     /// Tokens whose logit has been changed in this step.
@@ -72,17 +73,17 @@ impl Sampler {
     pub fn new(sampling: Sampling, width: usize) -> Result<Self, SampleError> {
         check(&sampling)?;
         Ok(Self {
-            sampling,
-            weights: vec![0.0; width],
+            draw: draw_of(&sampling),
+            weights: vec![0; width],
             order: Vec::with_capacity(width),
             changed: vec![false; width],
         })
     }
 
-    /// Whether the most probable token of the model's own logits is always taken.
+    /// What a device needs to choose as this does.
     #[must_use]
-    pub fn is_greedy(&self) -> bool {
-        self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0
+    pub fn draw(&self) -> Draw {
+        self.draw
     }
 
     /// The token to put at `position`.
@@ -109,35 +110,40 @@ impl Sampler {
         );
         self.penalise(logits, history);
         let best = largest(logits, position)?;
-        if self.sampling.temperature == 0.0 {
+        let Draw { rate, top_k, share, least, seed, .. } = self.draw;
+        if top_k == 1 {
             return Ok(best);
         }
 
-        let top = f64::from(logits[best as usize]);
-        let temperature = f64::from(self.sampling.temperature);
+        let top = logits[best as usize];
         for (weight, &logit) in self.weights.iter_mut().zip(&*logits) {
-            *weight = libm::exp((f64::from(logit) - top) / temperature);
+            *weight = draw::weight(logit, top, rate);
         }
-        let least = self.least(logits);
-        let weights = self.weights.iter_mut().zip(&*logits).zip(0..);
-        for ((weight, &logit), id) in weights {
-            let kept = more_probable((logit, id), least) != Ordering::Greater;
-            if !kept || *weight < f64::from(self.sampling.min_p) {
-                *weight = 0.0;
+        let mut last = (f32::NEG_INFINITY, u32::MAX);
+        self.order.clear();
+        if (top_k as usize) < logits.len() || share < u64::MAX {
+            last = self.last(logits);
+        }
+        let mut total = 0;
+        for ((weight, &logit), id) in self.weights.iter_mut().zip(&*logits).zip(0..) {
+            let kept = more_probable((logit, id), last) != Ordering::Greater;
+            if !kept || *weight < least {
+                *weight = 0;
             }
+            total += u64::from(*weight);
         }
-        Ok(draw(&self.weights[..logits.len()], philox::uniform(self.sampling.seed, position)))
+        Ok(at_place(&self.weights[..logits.len()], draw::place(seed, position, total)))
     }
 
     fn penalise(&mut self, logits: &mut [f32], history: &[u32]) {
-        let penalty = self.sampling.repetition_penalty;
+        let penalty = self.draw.penalty;
         if penalty == 1.0 {
             return;
         }
         for &id in history {
             let Some(logit) = logits.get_mut(id as usize) else { continue };
             if !std::mem::replace(&mut self.changed[id as usize], true) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                *logit = draw::penalised(*logit, penalty);
             }
         }
         for &id in history {
@@ -148,17 +154,16 @@ impl Sampler {
     }
 
     /// The least probable token that top-k and top-p keep.
-    fn least(&mut self, logits: &[f32]) -> (f32, u32) {
+    fn last(&mut self, logits: &[f32]) -> (f32, u32) {
         let by_probability =
             |&a: &u32, &b: &u32| more_probable((logits[a as usize], a), (logits[b as usize], b));
-        self.order.clear();
         self.order.extend(0..logits.len() as u32);
-        let top_k = self.sampling.top_k as usize;
-        if top_k > 0 && top_k < logits.len() {
+        let top_k = self.draw.top_k as usize;
+        if top_k < logits.len() {
             self.order.select_nth_unstable_by(top_k - 1, by_probability);
             self.order.truncate(top_k);
         }
-        let last = match self.sampling.top_p < 1.0 {
+        let last = match self.draw.share < u64::MAX {
             true => self.nucleus(by_probability),
             false => self.order.iter().copied().max_by(by_probability),
         };
@@ -171,11 +176,11 @@ impl Sampler {
     /// Sorts in growing pieces: the share is usually reached among a few hundred tokens of many
     /// thousand.
     fn nucleus(&mut self, by_probability: impl Fn(&u32, &u32) -> Ordering) -> Option<u32> {
-        let weight = |id: &u32| self.weights[*id as usize];
-        let share = f64::from(self.sampling.top_p) * self.order.iter().map(weight).sum::<f64>();
+        let weight = |id: &u32| u64::from(self.weights[*id as usize]);
+        let share = draw::share_of(self.order.iter().map(weight).sum(), self.draw.share);
         let mut rest = &mut self.order[..];
         let mut piece = 128;
-        let mut sum = 0.0;
+        let mut sum = 0;
         loop {
             if piece < rest.len() {
                 rest.select_nth_unstable_by(piece - 1, &by_probability);
@@ -218,20 +223,35 @@ fn largest(logits: &[f32], position: u64) -> Result<u32, SampleError> {
     best.ok_or(SampleError::NoToken { position })
 }
 
-/// The token in whose part of the whole `uniform` falls, ids in ascending order.
-fn draw(weights: &[f64], uniform: f64) -> u32 {
-    let mut left = uniform * weights.iter().sum::<f64>();
-    let mut last = 0;
-    for (id, &weight) in (0..).zip(weights) {
-        if weight > 0.0 {
-            if left < weight {
-                return id;
-            }
-            left -= weight;
-            last = id;
+/// The token in whose part of the sum of all `place` falls, ids in ascending order.
+fn at_place(weights: &[u32], place: u64) -> u32 {
+    let mut left = place;
+    for (id, weight) in (0..).zip(weights) {
+        match left.checked_sub(u64::from(*weight)) {
+            Some(rest) => left = rest,
+            None => return id,
         }
     }
-    last // only rounding leads here
+    panic!("broken invariant `draw.place`: beyond the sum of all weights")
+}
+
+/// Parameters in their ranges as the numbers that a draw is made with.
+fn draw_of(sampling: &Sampling) -> Draw {
+    let Sampling { temperature, top_k, top_p, min_p, repetition_penalty: penalty, seed } =
+        *sampling;
+    if temperature == 0.0 {
+        return Draw { penalty, ..Draw::GREEDY };
+    }
+    let rate = std::f64::consts::LOG2_E / f64::from(temperature);
+    let whole = 2.0_f64.powi(64);
+    Draw {
+        rate: rate.min(f64::from(f32::MAX)) as f32,
+        top_k: if top_k == 0 { Draw::ALL } else { top_k.min(Draw::ALL) },
+        share: (f64::from(top_p) * whole) as u64, // 1 becomes all ones
+        least: ((f64::from(min_p) * f64::from(draw::UNIT)).ceil() as u32).max(1),
+        penalty,
+        seed,
+    }
 }
 
 fn check(sampling: &Sampling) -> Result<(), SampleError> {
@@ -335,9 +355,14 @@ mod tests {
         sampler.next(&mut logits.to_vec(), &[], position).unwrap()
     }
 
+    /// A number in `0..1`.
+    fn uniform(seed: u64, position: u64) -> f32 {
+        draw::place(seed, position, 1 << 24) as f32 / (1 << 24) as f32
+    }
+
     /// Logits of no particular shape, with equal ones among them.
     fn drawn_logits(case: u64, width: usize) -> Vec<f32> {
-        let number = |index: usize| philox::uniform(case, index as u64) as f32;
+        let number = |index: usize| uniform(case, index as u64);
         (0..width).map(|index| (number(index) * 40.0).round() / 4.0 - 5.0).collect()
     }
 
@@ -471,7 +496,7 @@ mod tests {
     fn choosing_keeps_the_memory_it_began_with() {
         let mut sampler = Sampler::new(Sampling { top_p: 0.99, ..WARM }, 5000).unwrap();
         let memory = |sampler: &Sampler| {
-            let Sampler { weights, order, changed, sampling: _ } = sampler;
+            let Sampler { weights, order, changed, draw: _ } = sampler;
             let starts = (weights.as_ptr(), order.as_ptr(), changed.as_ptr());
             (starts, weights.capacity(), order.capacity(), changed.capacity())
         };

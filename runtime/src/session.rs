@@ -279,7 +279,7 @@ impl Run<'_, '_> {
 
     /// Put the last token into the cache at `position`, and choose the one after it.
     fn next(&mut self, position: u32, limit: usize) -> Result<u32, RunError> {
-        if self.ahead.is_empty() && self.sampler.is_greedy() && !self.session.program.is_watched() {
+        if self.ahead.is_empty() && self.sampler.draw().is_greedy() && !self.session.program.is_watched() {
             self.go_ahead(position, limit)?;
         }
         if let Some(id) = self.ahead.pop_front() {
