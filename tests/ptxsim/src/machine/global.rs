@@ -179,7 +179,8 @@ impl Machine<'_> {
         let both = Record { mask: old.mask | mask, mixed, atomic: old.atomic && relaxed, ..mine };
         let new = if old.blocks || old.block != mine.block {
             Record { blocks: true, many: true, ..both }
-        } else if !old.many && self.before(rank, warp, lane, &old) {
+        } else if self.before(rank, warp, lane, &old) {
+            // Who is after this reader is after all those.
             mine
         } else {
             Record { many: true, clock: self.blocks[rank].era, ..both }

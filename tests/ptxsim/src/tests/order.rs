@@ -101,6 +101,19 @@ fn global_words_are_ordered_by_barriers_too() {
 }
 
 #[test]
+fn one_who_reads_what_all_have_read_may_write_it_behind_a_barrier() {
+    let body = |between: &str| {
+        format!(
+            "st.global.b32 [%rd3], %r0; bar.sync 0; ld.global.b32 %r11, [%rd2]; {between}
+             setp.ne.u32 %p1, %r0, 0; @%p1 bra $end; ld.global.b32 %r12, [%rd2];
+             add.s32 %r12, %r12, 7; \nst.global.b32 [%rd2], %r12; $end:"
+        )
+    };
+    assert_eq!(run(96, &body("bar.sync 0;"))[..2], [7, 1]);
+    refused(96, Kind::Race, "st.global", &body(""));
+}
+
+#[test]
 fn atomics_in_shared_memory() {
     let out = run(
         64,
