@@ -100,6 +100,8 @@ pub enum ControlField {
     ImageRows,
     /// `[outputs]`: which token rows the logits are wanted of.
     OutputRows,
+    /// `[outputs][8]`: how tokens are drawn, where the device does; words of [`crate::draw::Draw`].
+    Draws,
     /// `[slots][pages]`: page of the pool that holds positions `64·i ..` of the slot.
     PageTable,
 }
@@ -117,6 +119,8 @@ pub enum Port {
     /// `[outputs, 2]` i32, where the device chooses: the token that each row of logits gives, and the
     /// first place of what is no logit.
     Chosen,
+    /// `[outputs, v / 32]` i32, where the device draws tokens: a bit for each token of the history.
+    Seen,
 }
 
 /// A run of bytes that steps read and write.

@@ -31,7 +31,7 @@ pub use product::{
     norm_gate_up_silu, norm_linear, quantized_rows,
 };
 pub use rows::{all_reduce, columns, embed, select_rows, splice, tap};
-pub use sample::choose_token;
+pub use sample::{choose_token, draw_token};
 pub use vision::{
     PatchEmbed, Picture, patch_embed, patches, pixel_shuffle, shuffle_norm_linear_gelu,
 };

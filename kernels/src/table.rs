@@ -119,7 +119,12 @@ pub const KERNELS: &[Template] = &[
         tolerance: MOVED,
         targets: BOTH,
     },
-    Template { name: "choose_token", twin: "choose_token", tolerance: MOVED, targets: NVPTX },
+    Template {
+        name: "choose_token",
+        twin: "choose_token, draw_token",
+        tolerance: MOVED,
+        targets: NVPTX,
+    },
     Template { name: "columns", twin: "columns", tolerance: MOVED, targets: BOTH },
     Template { name: "combine", twin: "combine", tolerance: ROUNDED_ONCE, targets: BOTH },
     Template { name: "combine_add", twin: "combine_add", tolerance: ROUNDED_ONCE, targets: BOTH },

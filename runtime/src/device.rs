@@ -96,7 +96,8 @@ pub trait Device: Send {
     }
 
     /// Carry out a call of `decode` `times` times, from the second on with what the rows chose, one
-    /// position further; wait for the end of all.
+    /// position further; wait for the end of all. The control block says of each output how its tokens
+    /// are drawn.
     ///
     /// # Panics
     ///
@@ -110,7 +111,14 @@ pub trait Device: Send {
         panic!("broken invariant `ahead.most`: {times} calls")
     }
 
-    /// Two words for each output of each of those calls: the most probable token, and the first one
+    /// A bit for each token of the history of each output, in whole words, as the next
+    /// [`Self::run_ahead`] shall find it; no words where the device draws no tokens. Only where there is a
+    /// penalty does a draw look there.
+    fn seen(&mut self) -> &mut [u32] {
+        &mut []
+    }
+
+    /// Two words for each output of each of those calls: the token that was chosen, and the first one
     /// whose logit is none; [`NOTHING`] for either where there is none.
     fn chosen(&self) -> &[u32] {
         &[]

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
 use half::bf16;
+use sail_ir::draw::Draw;
 use sail_ir::id::BufferId;
 use sail_ir::plan::{Function, Place, Plan};
 
@@ -43,6 +44,14 @@ pub struct Row {
     pub slot: u32,
     pub position: u32,
     pub id: u32,
+}
+
+/// How a row's tokens are drawn by the device.
+#[derive(Debug, Clone, Copy)]
+pub struct Drawn<'a> {
+    pub draw: Draw,
+    /// What the repetition penalty looks at.
+    pub history: &'a [u32],
 }
 
 /// A run of tokens of one slot.
@@ -256,7 +265,7 @@ impl Engine {
         let function = self.decode_function(tokens);
         let class = self.class(function, tokens);
         let call = Call { function, class, tokens, images: 0, outputs: tokens };
-        self.fill_decode(rows);
+        self.fill_decode(rows, &[]);
         let looks = rows.iter().map(|row| u64::from(row.position) + 1).sum();
         self.call(&call, stop)?;
         // Rows are of different slots, so nobody looks where another one does.
@@ -271,18 +280,25 @@ impl Engine {
         self.device.most_ahead()
     }
 
-    /// As [`Self::decode`], `times` times, each with the tokens that are the most probable ones after
-    /// those before: what was chosen, time after time and row after row; `None` where there was nothing
-    /// to choose. Logits are not there: decode again to see them.
+    /// Whether the device draws tokens, besides taking the most probable ones.
+    #[must_use]
+    pub fn draws_ahead(&self) -> bool {
+        self.layout.seen_words > 0
+    }
+
+    /// As [`Self::decode`], `times` times, each with the tokens that are `drawn` after those before, one
+    /// way for each row, or with the most probable ones: what was chosen, time after time and row after
+    /// row; `None` where there was nothing to choose. Logits are not there: decode again to see them.
     ///
     /// Expects each slot to hold all its positions.
     ///
     /// # Panics
     ///
-    /// When the device does not choose so often, or as [`Self::decode`].
+    /// When the device does not choose so often or so, or as [`Self::decode`].
     pub fn decode_ahead<'e>(
         &'e mut self,
         rows: &[Row],
+        drawn: &[Drawn],
         times: u32,
         stop: &AtomicBool,
         watch: Watch,
@@ -291,7 +307,10 @@ impl Engine {
         let function = self.decode_function(tokens);
         let class = self.class(function, tokens);
         let call = Call { function, class, tokens, images: 0, outputs: tokens };
-        self.fill_decode(rows);
+        let known = drawn.is_empty() || self.draws_ahead() && drawn.len() == rows.len();
+        assert!(known, "broken invariant `ahead.draws`: a draw of each row, by the device");
+        self.fill_decode(rows, drawn);
+        self.fill_seen(drawn);
         self.fill_common(&call);
         self.device.run_ahead(&call, times, stop)?;
         let positions = rows.iter().map(|row| u64::from(row.position) + 1).sum::<u64>();
@@ -344,8 +363,9 @@ impl Engine {
         short.unwrap_or_else(|| self.index("prefill", twin))
     }
 
-    /// What the control block says of rows that are decoded.
-    fn fill_decode(&mut self, rows: &[Row]) {
+    /// What the control block says of rows that are decoded; without `drawn`, the most probable tokens are
+    /// chosen.
+    fn fill_decode(&mut self, rows: &[Row], drawn: &[Drawn]) {
         let at = self.layout.control;
         let control = self.device.control();
         for (index, row) in rows.iter().enumerate() {
@@ -353,6 +373,23 @@ impl Engine {
             control[at.rows + 2 * index] = row.slot;
             control[at.rows + 2 * index + 1] = row.position;
             control[at.output_rows + index] = index as u32;
+            let draw = drawn.get(index).map_or(Draw::GREEDY, |drawn| drawn.draw);
+            control[at.draws + Draw::WORDS * index..][..Draw::WORDS].copy_from_slice(&draw.words());
+        }
+    }
+
+    /// What rows have seen, where a penalty asks for it.
+    fn fill_seen(&mut self, drawn: &[Drawn]) {
+        let words = self.layout.seen_words as usize;
+        for (index, Drawn { draw, history }) in drawn.iter().enumerate() {
+            if draw.penalty == 1.0 {
+                continue;
+            }
+            let seen = &mut self.device.seen()[words * index..][..words];
+            seen.fill(0);
+            for id in history.iter().filter(|id| u64::from(**id) < self.layout.vocabulary) {
+                seen[*id as usize / 32] |= 1 << (id % 32);
+            }
         }
     }
 

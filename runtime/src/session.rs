@@ -28,7 +28,7 @@ mod request;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::execute::{Done, Outputs, Row, Tokens, Twin};
+use crate::execute::{Done, Drawn, Outputs, Row, Tokens, Twin};
 use crate::sample::Sampler;
 use crate::taps::{Inside, Pattern, Tensor, collect};
 use crate::text::{Detokenizer, End as TextEnd, Stop};
@@ -279,7 +279,7 @@ impl Run<'_, '_> {
 
     /// Put the last token into the cache at `position`, and choose the one after it.
     fn next(&mut self, position: u32, limit: usize) -> Result<u32, RunError> {
-        if self.ahead.is_empty() && self.sampler.draw().is_greedy() && !self.session.program.is_watched() {
+        if self.ahead.is_empty() && !self.session.program.is_watched() {
             self.go_ahead(position, limit)?;
         }
         if let Some(id) = self.ahead.pop_front() {
@@ -293,6 +293,10 @@ impl Run<'_, '_> {
     /// answer ends before is never more than half of the work.
     fn go_ahead(&mut self, position: u32, limit: usize) -> Result<(), RunError> {
         let mut engine = self.session.program.engine();
+        let draw = self.sampler.draw();
+        if !draw.is_greedy() && !engine.draws_ahead() {
+            return Ok(());
+        }
         let left = limit - self.ids.len();
         let times = u32_of(self.ids.len().min(left)).min(engine.most_ahead());
         if times == 0 {
@@ -304,7 +308,10 @@ impl Run<'_, '_> {
         let row = Row { slot, position, id };
         let program = self.session.program;
         let mut watch = |done: &Done| program.tell(done);
-        let chosen = engine.decode_ahead(&[row], times, self.request.interrupt, &mut watch)?;
+        let drawn = [Drawn { draw, history: &self.ids }];
+        let drawn = if draw.is_greedy() { &[] } else { &drawn[..] };
+        let chosen =
+            engine.decode_ahead(&[row], drawn, times, self.request.interrupt, &mut watch)?;
         self.ahead.extend(chosen.map_while(|id| id));
         Ok(())
     }

@@ -27,6 +27,12 @@ const OTHERWISE: [(&str, [&str; 2]); 5] = [
     ("a cache of int8", ["--kv", "int8"]),
 ];
 
+/// How tokens are drawn on each target.
+const DRAWS: [&str; 2] = [
+    "--temperature 1 --top-p 0.9 --seed 4",
+    "--temperature 3 --min-p 0.01 --repetition-penalty 1.4 --top-k 60 --top-p 0.95 --seed 6",
+];
+
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     for one in RECORDED {
@@ -63,6 +69,11 @@ pub fn tests() -> Vec<Test> {
         "`sail run` on a simulated GPU writes the reference's tokens",
         move || writes_the_golden(&first),
     ));
+    for (target, way) in TARGETS.into_iter().zip(DRAWS) {
+        let name = target.0;
+        let same = format!("tokens that a simulated {name} draws ahead are those the caller draws");
+        tests.push(Test::new(same, move || draws_alike(&first, target, way)));
+    }
     tests
 }
 
@@ -185,6 +196,36 @@ fn writes_the_golden(recorded: &Recorded) -> Result<(), Outcome> {
         seen += 1;
     }
     if seen == 0 { Err(failed("the golden has no case without pictures")) } else { Ok(()) }
+}
+
+/// `sail run` draws the same tokens whether the device draws several in a row or, because every call is
+/// watched, the caller draws each from the same logits.
+fn draws_alike(recorded: &Recorded, (target, gpu): (&str, &str), way: &str) -> Result<(), Outcome> {
+    let file = compiled(recorded, target)?;
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let trace = folder.path().join("trace.jsonl");
+    let prompt = folder.path().join("ids.json");
+    let golden = Golden::open(&recorded.paths()?.1).map_err(told)?;
+    let case = golden.cases().into_iter().next().ok_or_else(|| failed("no case"))?;
+    let start: Vec<_> = case.ids().map_err(told)?.into_iter().take(5).collect();
+    fs::write(&prompt, format!("{start:?}")).map_err(failed)?;
+    let [ahead, one_by_one] = [false, true].map(|traced| -> Result<Vec<u32>, Outcome> {
+        let mut run = on_gpu("sail", gpu)?;
+        run.args(["run", "--json", "--context", "256", "--max-tokens", "8"]);
+        run.args(way.split(' ')).arg("--ids-json").arg(&prompt);
+        if traced {
+            run.arg("--trace").arg(&trace);
+        }
+        let document: Value = serde_json::from_str(&succeeds(run.arg(&file))?).map_err(failed)?;
+        let written = serde_json::from_value(document["ids"].clone());
+        written.map_err(|_| failed(format!("no ids in {document:#}")))
+    });
+    let (ahead, one_by_one) = (ahead?, one_by_one?);
+    // The fifth token and the three after it are chosen ahead together.
+    match ahead == one_by_one && ahead.len() > 5 {
+        true => Ok(()),
+        false => Err(failed(format!("`{way}`: {ahead:?} ahead, {one_by_one:?} one by one"))),
+    }
 }
 
 /// The artifact for a CUDA target.

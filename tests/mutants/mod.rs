@@ -251,7 +251,7 @@ fn run(
     let seen = folder.path().join("seen");
     let picture = workspace().join("models/sail-vl2-tiny/samples/shapes-1.png");
     let taps = folder.path().join("taps");
-    for with_picture in [true, false] {
+    for asks in [Asks::Picture, Asks::Long, Asks::Drawn] {
         let mut wanted = String::new();
         for key in asked {
             let role = &score.roles[key];
@@ -272,15 +272,21 @@ fn run(
         let driver: &Path = simulated_driver()?;
         run.env_clear().env("LD_LIBRARY_PATH", driver);
         run.env("SAIL_FAKECUDA", format!("{gpu},mutants={}", folder.path().display()));
-        run.args(["run", "--temperature", "0", "--context", "2048", "--system", "x"]);
-        if with_picture {
-            // Few positions: the run of the row itself is the first one of a warp.
-            run.args(["--max-tokens", "2", "--max-tiles", "1", "--tap", "*", "--tap-out"]);
-            run.arg(&taps).arg("--image").arg(&picture);
-            run.args(["--prompt", &long[..84]]);
-        } else {
-            run.args(["--max-tokens", "3", "--prompt", &long]);
-        }
+        run.args(["run", "--context", "2048", "--system", "x"]);
+        match asks {
+            Asks::Picture => {
+                run.args(["--temperature", "0", "--prompt", &long[..84]]);
+                // Few positions: the run of the row itself is the first one of a warp.
+                run.args(["--max-tokens", "2", "--max-tiles", "1", "--tap", "*", "--tap-out"]);
+                run.arg(&taps).arg("--image").arg(&picture)
+            }
+            Asks::Long => run.args(["--temperature", "0", "--max-tokens", "3", "--prompt", &long]),
+            Asks::Drawn => {
+                run.args(["--temperature", "2", "--top-k", "400", "--top-p", "0.8", "--seed", "2"]);
+                run.args(["--repetition-penalty", "1.3", "--max-tokens", "5"]);
+                run.args(["--prompt", &long[..84]])
+            }
+        };
         let output = run.arg(&one.file).output().map_err(failed)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -294,6 +300,16 @@ fn run(
 /// As many tokens as letters.
 fn long_prompt() -> String {
     LONG.iter().copied().cycle().take(1700).collect()
+}
+
+/// What a model is asked.
+#[derive(Debug, Clone, Copy)]
+enum Asks {
+    /// Something about a picture, with all its values.
+    Picture,
+    Long,
+    /// Something short, whose answer is drawn in every way at once.
+    Drawn,
 }
 
 /// Letters of the long prompt.

@@ -10,6 +10,7 @@ mod norm;
 mod products;
 mod recorder;
 mod rows;
+mod sample;
 mod simulated;
 mod tile_attention;
 mod vision;
@@ -27,6 +28,7 @@ pub fn tests() -> Vec<Test> {
         attention::tests(),
         tile_attention::tests(),
         experts::tests(),
+        sample::tests(),
         configs::tests(),
         expected::tests(),
     ]

@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 use sail_ir::Scheme;
-use sail_ir::plan::{Count, Place, Plan, Step};
+use sail_ir::plan::{ControlField, Count, Place, Plan, Port, Step};
 use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 
@@ -160,6 +160,43 @@ func.func @NAME(%ids: tensor<?xi32>) -> tensor<?x24xbf16> {
     assert_eq!(families("decode", "decode.wide"), ["embed", "linear", "choose_token"]);
     assert_eq!(families("prefill", "prefill.short"), ["embed", "linear", "choose_token"]);
     assert_eq!(families("prefill", "prefill"), ["embed", "rms_norm", "linear", "choose_token"]);
+}
+
+#[test]
+fn a_step_of_decode_chooses_as_the_control_block_says_and_makes_the_next_call_s() {
+    let body = r#"
+func.func @NAME(%ids: tensor<?xi32>) -> tensor<?x72xbf16> {
+  %table = "sail.weight"() {join = "one", paths = ["t"]} : () -> tensor<72x72xbf16>
+  %x = "sail.embed"(%ids, %table) : (tensor<?xi32>, tensor<72x72xbf16>) -> tensor<?x72xbf16>
+  return %x : tensor<?x72xbf16>
+}"#;
+    let last = |name: &str| {
+        let plan = planned(&body.replace("NAME", name)).unwrap();
+        let function = plan.function(name).unwrap();
+        let (_, step) = function.steps.iter().last().unwrap();
+        let kernel = &plan.kernels[step.kernel];
+        let places = step.arguments.iter().map(|id| {
+            let buffer = &function.buffers[*id];
+            (buffer.place.clone(), buffer.row_dims.iter().product::<u64>())
+        });
+        (kernel.symbol.clone(), kernel.writes.clone(), places.collect::<Vec<_>>())
+    };
+    let control = |field| Place::Control { field };
+    let port = |port| Place::Port { port };
+    let (symbol, writes, places) = last("decode");
+    assert_eq!((symbol.as_str(), writes), ("choose_token.v72.goes_on", vec![2, 3, 4, 5]));
+    let want = [
+        (port(Port::Logits), 72),
+        (control(ControlField::Draws), 8),
+        (port(Port::Seen), 3),
+        (control(ControlField::Ids), 1),
+        (control(ControlField::Rows), 2),
+        (port(Port::Chosen), 2),
+    ];
+    assert_eq!(places, want);
+    let (symbol, writes, places) = last("prefill");
+    assert_eq!((symbol.as_str(), writes), ("choose_token.v72", vec![1]));
+    assert_eq!(places, [(port(Port::Logits), 72), (port(Port::Chosen), 2)]);
 }
 
 #[test]

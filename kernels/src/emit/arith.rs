@@ -278,6 +278,16 @@ impl<'c> Builder<'c> {
         self.binary(InstructionOpcode::AShr, a, by)
     }
 
+    /// As [`Self::shift_left`], by less than 32 that is known when the kernel runs.
+    pub fn shift_left_by(&mut self, a: I32<'c>, by: I32<'c>) -> I32<'c> {
+        self.binary(InstructionOpcode::Shl, a, by)
+    }
+
+    /// As [`Self::shift_right`], by less than 32 that is known when the kernel runs.
+    pub fn shift_right_by(&mut self, a: I32<'c>, by: I32<'c>) -> I32<'c> {
+        self.binary(InstructionOpcode::LShr, a, by)
+    }
+
     // Conversions.
 
     pub(crate) fn cast<T: Value<'c>>(

@@ -59,6 +59,8 @@ pub struct Cuda {
     times: Vec<StepTime>,
     /// What was looked at between launches and may have been changed: byte of the arena, values.
     looked_at: Option<(u64, usize)>,
+    /// Whether the caller has written what rows have seen.
+    seen_given: bool,
     /// Why nothing can be done any more.
     lost: Option<CudaError>,
     mirrors: Mirrors,
@@ -114,6 +116,7 @@ impl Cuda {
             marking: layout.capacity.times,
             times: Vec::with_capacity(layout.max_steps),
             looked_at: None,
+            seen_given: false,
             lost: None,
             mirrors,
             regions,
@@ -153,6 +156,10 @@ impl Cuda {
         let asked = (|| {
             self.send(call)?;
             self.return_scratch()?;
+            if std::mem::take(&mut self.seen_given) {
+                let words = self.layout.seen_words as usize * call.outputs as usize;
+                self.regions.seen.write(0, &self.mirrors.seen, words, &self.stream)?;
+            }
             for turn in 0..times as usize {
                 self.launch_all(call, stop)?;
                 let Self { regions, mirrors, stream, .. } = self;
@@ -365,6 +372,11 @@ impl Device for Cuda {
         assert!(times <= self.most_ahead(), "broken invariant `ahead.most`: {times} calls");
         self.function(call.function).expect_fit(call, &self.layout);
         self.guarded(|this| this.carry_on(call, times, stop))
+    }
+
+    fn seen(&mut self) -> &mut [u32] {
+        self.seen_given = true;
+        self.mirrors.seen.values_mut()
     }
 
     fn chosen(&self) -> &[u32] {

@@ -99,6 +99,7 @@ fn regions(weights: Weights, layout: &Layout) -> Result<Regions, DeviceError> {
         features: bf16s("features", tile, layout.feature_tiles)?,
         logits: bf16s("logits", layout.vocabulary, layout.max_outputs)?,
         chosen: Memory::new("chosen tokens", layout.chosen_bytes())?,
+        seen: Memory::new("seen tokens", layout.seen_bytes())?,
         layers: layers.collect::<Result<_, _>>()?,
         taps: taps.collect::<Result<_, _>>()?,
         choices: choices.collect::<Result<_, _>>()?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sail_ir::draw::Draw;
 use sail_ir::plan::{
     ALIGNMENT, Buffer, ControlField, Count, Function, PAGE_POSITIONS, Place, Plan, Port,
 };
@@ -28,6 +29,7 @@ pub struct ControlLayout {
     pub rows: usize,
     pub image_rows: usize,
     pub output_rows: usize,
+    pub draws: usize,
     pub page_table: usize,
     /// Words in all.
     pub words: usize,
@@ -59,6 +61,10 @@ pub struct Layout {
     pub vocabulary: u64,
     /// Whether functions choose tokens themselves.
     pub chooses: bool,
+    /// Words of what a row has seen, where functions draw tokens themselves; else 0.
+    pub seen_words: u64,
+    /// Most rows of that.
+    pub seen_rows: u32,
     /// Pages of the pool, and of one slot.
     pub pages: u32,
     pub slot_pages: u32,
@@ -103,6 +109,8 @@ impl Layout {
         };
         let pixels = port(functions(), Port::Pixels).map_or(Some(1), elements);
         let logits = port(functions(), Port::Logits).map_or(Some(1), elements);
+        let drawing =
+            functions().filter(|function| port([*function].into_iter(), Port::Seen).is_some());
         let feature_tiles =
             u64::from(capacity.context) / tile_rows.max(1) * u64::from(capacity.slots);
 
@@ -121,6 +129,8 @@ impl Layout {
             feature_tiles: u32::try_from(feature_tiles).ok()?.max(1),
             vocabulary: logits?,
             chooses: port(functions(), Port::Chosen).is_some(),
+            seen_words: port(functions(), Port::Seen).map_or(Some(0), elements)?,
+            seen_rows: drawing.map(|function| function.max_outputs).max().unwrap_or_default(),
             pages,
             slot_pages,
             layer_bytes: block.checked_mul(u64::from(pages))?,
@@ -136,6 +146,12 @@ impl Layout {
     #[must_use]
     pub fn chosen_bytes(&self) -> u64 {
         if self.chooses { 8 * u64::from(self.max_outputs) } else { 0 }
+    }
+
+    /// Bytes of what the rows of one call have seen.
+    #[must_use]
+    pub fn seen_bytes(&self) -> u64 {
+        self.seen_words.saturating_mul(4 * u64::from(self.seen_rows))
     }
 
     /// Number of the tap with this name.
@@ -169,7 +185,7 @@ impl Layout {
             total = total.checked_add(row.checked_mul(rows)?.checked_mul(2)?)?;
         }
         total = total.checked_add(self.layer_bytes.checked_mul(u64::from(self.layers))?)?;
-        total = total.checked_add(self.chosen_bytes())?;
+        total = total.checked_add(self.chosen_bytes())?.checked_add(self.seen_bytes())?;
         let taps = self.taps.iter().map(|(_, bytes)| bytes);
         let rest = taps.chain(self.choices.iter().map(|(_, bytes)| bytes));
         let mut rest = rest.chain([&self.counter_bytes]);
@@ -211,8 +227,9 @@ fn control(max_tokens: u32, max_outputs: u32, pages: u32) -> Option<ControlLayou
     let rows = take(max_tokens, 2)?;
     let image_rows = take(max_tokens, 1)?;
     let output_rows = take(max_outputs, 1)?;
+    let draws = take(max_outputs, Draw::WORDS)?;
     let page_table = take(pages, 1)?;
-    Some(ControlLayout { ids, rows, image_rows, output_rows, page_table, words: next })
+    Some(ControlLayout { ids, rows, image_rows, output_rows, draws, page_table, words: next })
 }
 
 impl ControlLayout {
@@ -224,6 +241,7 @@ impl ControlLayout {
             ControlField::Rows => self.rows,
             ControlField::ImageRows => self.image_rows,
             ControlField::OutputRows => self.output_rows,
+            ControlField::Draws => self.draws,
             ControlField::PageTable => self.page_table,
         }
     }

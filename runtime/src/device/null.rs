@@ -100,6 +100,7 @@ impl Null {
                 Some(2 * layout.vocabulary * u64::from(layout.max_outputs))
             }
             Place::Port { port: Port::Chosen } => Some(layout.chosen_bytes()),
+            Place::Port { port: Port::Seen } => Some(layout.seen_bytes()),
             Place::Tap { name } => layout.tap(name).map(|index| layout.taps[index].1),
             Place::Choice { layer, .. } => {
                 layout.choice(*layer).map(|index| layout.choices[index].1)

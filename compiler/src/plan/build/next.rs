@@ -1,7 +1,10 @@
 //! The choice of the next token, as the last step of a function.
 
 use sail_ir::DType;
+use sail_ir::draw::Draw;
 use sail_ir::plan::{Affine, Buffer, ControlField, Count, Place, Port, Step};
+
+use sail_kernels::sample::ChooseToken;
 
 use super::{FunctionBuilder, StepAccess, WIDE};
 use crate::plan::choose::{self, Argument};
@@ -30,19 +33,26 @@ impl FunctionBuilder<'_> {
                 count,
             })
         };
-        let chosen = buffer("chosen", Place::Port { port: Port::Chosen }, rows, 2);
-        let mut arguments = vec![logits];
-        let mut of_op = vec![Argument::Operand(0)];
+        let mut reads = vec![logits];
+        let mut writes = vec![buffer("chosen", Place::Port { port: Port::Chosen }, rows, 2)];
         if goes_on {
             let control = |field| Place::Control { field };
+            let seen = ChooseToken::seen_words(vocabulary);
+            reads.push(buffer("draws", control(ControlField::Draws), rows, Draw::WORDS as u64));
             let tokens = Some(Count::Tokens);
-            arguments.push(buffer("next_ids", control(ControlField::Ids), tokens, 1));
-            arguments.push(buffer("next_rows", control(ControlField::Rows), tokens, 2));
-            of_op.extend([1, 2].map(Argument::Result));
+            let next = [
+                buffer("seen", Place::Port { port: Port::Seen }, rows, seen),
+                buffer("next_ids", control(ControlField::Ids), tokens, 1),
+                buffer("next_rows", control(ControlField::Rows), tokens, 2),
+            ];
+            writes.splice(0..0, next);
         }
-        arguments.push(chosen);
-        of_op.push(Argument::Result(0));
-        self.accesses.push(StepAccess { reads: vec![logits], writes: arguments[1..].to_vec() });
+        let arguments = [reads.clone(), writes.clone()].concat();
+        let of_op: Vec<_> = (0..reads.len())
+            .map(Argument::Operand)
+            .chain((0..writes.len()).map(Argument::Result))
+            .collect();
+        self.accesses.push(StepAccess { reads, writes });
         let (grid, cost) = (kernel.grid(), kernel.cost());
         let kernel = self.shared.kernel((kernel, false), &of_op);
         let label = "chosen".to_owned();

@@ -22,6 +22,7 @@ mod tests;
 pub mod threads;
 pub mod unpack;
 pub mod warpgroup;
+pub mod wide;
 
 use inkwell::AddressSpace;
 use inkwell::attributes::{Attribute, AttributeLoc};

@@ -128,6 +128,26 @@ fn what_is_written_is_not_contracted_and_vectors_are_whole() {
 }
 
 #[test]
+fn numbers_of_two_words_are_multiplied_and_summed() {
+    for target in BOTH {
+        check(target, ThreadBlock::of(32), &["mul.hi.u64", "shfl.sync.up.b32"], |k| {
+            let [x, y] = k.arguments::<2>();
+            let thread = k.thread();
+            let from = k.at::<I32>(x, thread);
+            let word = k.load::<I32>(from, 1);
+            let number = k.of_halves([word, word]);
+            let [before, with] = k.sums_along_warp(number);
+            let sum = k.wide_sum_of_warp(with);
+            let high = k.high_of_product(before, sum);
+            let [low, high] = k.halves(high);
+            let word = k.xor(low, high);
+            let to = k.at::<I32>(y, thread);
+            k.store(to, word);
+        });
+    }
+}
+
+#[test]
 fn threads_pass_values_and_join_them() {
     let wanted =
         ["shfl.sync.bfly.b32", "shfl.sync.up.b32", "bar.sync", "vote.sync.ballot.b32", "popc.b32"];

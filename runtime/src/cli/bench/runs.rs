@@ -376,7 +376,7 @@ fn write(
         for rows in rows.chunks(together) {
             match ahead {
                 0 => engine.decode(rows, signal::stop_wish(), watch)?,
-                _ => drop(engine.decode_ahead(rows, times, signal::stop_wish(), watch)?),
+                _ => drop(engine.decode_ahead(rows, &[], times, signal::stop_wish(), watch)?),
             }
         }
         position += times;

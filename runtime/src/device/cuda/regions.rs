@@ -25,6 +25,7 @@ pub(super) struct Regions {
     pub features: DeviceMemory,
     pub logits: DeviceMemory,
     pub chosen: DeviceMemory,
+    pub seen: DeviceMemory,
     /// The pools of all layers, one after another.
     pub cache: DeviceMemory,
     /// From one layer's pool to the next.
@@ -45,6 +46,7 @@ pub(super) struct Mirrors {
     pub logits: Pinned<bf16>,
     /// Of [`MOST_AHEAD`] calls.
     pub chosen: Pinned<u32>,
+    pub seen: Pinned<u32>,
     pub taps: Vec<Pinned<f32>>,
     pub choices: Pinned<u32>,
     /// Of the arena, when it was looked at between launches.
@@ -83,6 +85,7 @@ impl Regions {
             features: memory("features", sizes.features)?,
             logits: memory("logits", sizes.logits)?,
             chosen: memory("chosen tokens", layout.chosen_bytes())?,
+            seen: memory("seen tokens", layout.seen_bytes())?,
             cache: memory("the cache", sizes.cache)?,
             cache_pitch: sizes.cache_pitch,
             taps: taps.collect::<Result<_, _>>()?,
@@ -124,6 +127,7 @@ impl Regions {
             Place::Port { port: Port::Features } => self.features.at(0),
             Place::Port { port: Port::Logits } => self.logits.at(0),
             Place::Port { port: Port::Chosen } => self.chosen.at(0),
+            Place::Port { port: Port::Seen } => self.seen.at(0),
             Place::Tap { name } => {
                 let index = layout.tap(name);
                 let index = index.expect("broken invariant `layout.taps`: a tap is missing");
@@ -150,6 +154,7 @@ impl Mirrors {
             features: Pinned::new(context, "features", regions.features.bytes() / 2)?,
             logits: Pinned::new(context, "logits", regions.logits.bytes() / 2)?,
             chosen: Pinned::new(context, "chosen tokens", chosen)?,
+            seen: Pinned::new(context, "seen tokens", layout.seen_bytes() / 4)?,
             taps: taps.collect::<Result<_, _>>()?,
             choices: Pinned::new(context, "choices", regions.choices.bytes() / 4)?,
             scratch: None,
@@ -192,6 +197,7 @@ impl Sizes {
             rest: taps
                 .saturating_add(layout.arena_bytes)
                 .saturating_add(layout.chosen_bytes())
+                .saturating_add(layout.seen_bytes())
                 .saturating_add(layout.counter_bytes)
                 .saturating_add(4 * layout.control.words as u64),
         }

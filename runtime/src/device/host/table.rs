@@ -75,6 +75,7 @@ pub(super) struct Regions {
     pub features: Memory,
     pub logits: Memory,
     pub chosen: Memory,
+    pub seen: Memory,
     /// The pool of each layer.
     pub layers: Vec<Memory>,
     pub taps: Vec<Memory>,
@@ -162,6 +163,7 @@ fn resolve(
         Place::Port { port: Port::Features } => regions.features.start(),
         Place::Port { port: Port::Logits } => regions.logits.start(),
         Place::Port { port: Port::Chosen } => regions.chosen.start(),
+        Place::Port { port: Port::Seen } => regions.seen.start(),
         Place::Tap { name } => {
             let index = layout.tap(name).expect("broken invariant `layout.taps`: a tap is missing");
             regions.taps[index].start()
