@@ -13,6 +13,7 @@
 //! multiprocessor, more than twice what memory of 4.2 TB/s with a latency of 0.8 µs needs.
 
 use sail_ir::scheme::Scheme;
+use sail_ir::target::Target;
 
 use super::groups::{Cut, Groups};
 use super::{Given, GroupedProduct};
@@ -24,11 +25,24 @@ use crate::linear::nvptx::few::{Few, Rows};
 use crate::linear::nvptx::sum::Sum;
 use crate::linear::nvptx::turn::{Turn, Work};
 
-pub(super) fn kernel(problem: &GroupedProduct, sizes: Sizes, few: Few) -> Box<dyn Kernel> {
+/// Shared memory that a block takes beside its own, and that a multiprocessor has besides what one block
+/// may have.
+const RESERVED: u32 = 1 << 10;
+
+pub(super) fn kernel(
+    problem: &GroupedProduct,
+    sizes: Sizes,
+    few: Few,
+    target: &Target,
+) -> Box<dyn Kernel> {
     let cut = Cut { experts: sizes.weights, rows: few.rows() };
+    let shared_bytes = few.shared_bytes(&sizes) + cut.shared_bytes() as u32;
+    // The table of groups may leave room for fewer blocks than are reckoned with.
+    let room = target.gpu().map_or(0, |limits| limits.shared_bytes + RESERVED);
+    let fit = (room / (shared_bytes + RESERVED)).max(1);
     let block = ThreadBlock {
-        shared_bytes: few.shared_bytes(&sizes) + cut.shared_bytes() as u32,
-        blocks_per_processor: few.blocks_per_processor,
+        shared_bytes,
+        blocks_per_processor: few.blocks_per_processor.min(fit),
         ..ThreadBlock::of(few.threads())
     };
     let grid = sizes.rows.grid(u32::MAX, few.blocks);

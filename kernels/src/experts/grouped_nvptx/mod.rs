@@ -53,7 +53,8 @@ pub fn grouped(
         few.then_some([FEW_AT_ONCE, experts])
     };
     if let Some(few) = few {
-        return Some(few::kernel(problem, sizes, FewRows::of_weights(&sizes, few, target)?));
+        let few = FewRows::of_weights(&sizes, few, target)?;
+        return Some(few::kernel(problem, sizes, few, target));
     }
     let cut = Cut { experts, rows: ROWS };
     Some(match ByWarpgroups::of_many(&sizes, cut.shared_bytes(), target) {
