@@ -37,8 +37,10 @@ fn split(text: &str) -> BTreeMap<String, String> {
     let mut functions: BTreeMap<String, String> = BTreeMap::new();
     let mut current = None;
     for line in text.lines() {
-        if let Some(rest) = line.trim().strip_prefix(".section") {
-            let name = rest.trim().strip_prefix(".text.").and_then(|rest| rest.split(',').next());
+        let mut words = line.split_whitespace();
+        if words.next() == Some(".section") {
+            let place = words.next().and_then(|place| place.strip_prefix(".text."));
+            let name = place.and_then(|rest| rest.split(',').next());
             current = name.map(|name| functions.entry(name.to_owned()).or_default());
         }
         if let Some(code) = &mut current {
@@ -47,4 +49,14 @@ fn split(text: &str) -> BTreeMap<String, String> {
         }
     }
     functions
+}
+
+/// Functions are told apart, and what only begins like a section's line is none.
+pub fn each_is_found() {
+    let text = "\t.section\t.text.a,\"ax\",@progbits\n\t.sectioninfo\t@\"SHI_REGISTERS=32\"\n/*0000*/ HMMA ;\n\
+                \t.section\t.nv.info,\"\"\nnothing\n\t.section\t.text.b,\"ax\"\n/*0000*/ EXIT ;\n";
+    let found = split(text);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert!(found["a"].contains("HMMA") && !found["a"].contains("nothing"));
+    assert!(found["b"].contains("EXIT"));
 }

@@ -40,6 +40,7 @@ pub fn tests() -> Vec<Test> {
         }
     }
     tests.push(Test::new("what breaks a gate of assembled code is told", gates::each_breaks));
+    tests.push(Test::new("functions of assembled code are found", disassembled::each_is_found));
     tests
 }
 
