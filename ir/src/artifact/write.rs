@@ -40,7 +40,7 @@ const ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
 /// # }
 /// ```
 pub struct ArtifactWriter {
-    out: Chunks,
+    out: Chunks<File>,
     temporary: PathBuf,
     path: PathBuf,
     /// Bytes written so far.
