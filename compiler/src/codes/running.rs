@@ -1,8 +1,96 @@
-//! Codes of running an artifact and of judging what it computes: 06 and 07.
+//! Codes of running an artifact and of judging what it computes: 05 to 07.
 
 use super::{Code, row};
 
-pub(super) const FROM_DEVICE: &[Code] = &[
+pub(super) const FROM_REQUEST: &[Code] = &[
+    row("SC0501", "an empty picture", 3, "The file of the picture has no bytes."),
+    row("SC0502", "unknown picture format", 3, "Pictures are JPEG, PNG or WebP."),
+    row("SC0503", "a moving picture", 3, "A picture with several frames is refused; extract one."),
+    row("SC0504", "picture too large", 3, "A side or the number of pixels is beyond the limits."),
+    row("SC0505", "a damaged picture", 3, "The decoder found the bytes to be inconsistent."),
+    row("SC0506", "a truncated picture", 3, "The picture ends too early."),
+    row(
+        "SC0507",
+        "a rare kind of picture",
+        3,
+        "The file is of a known format, in a variety that is not decoded.",
+    ),
+    row(
+        "SC0508",
+        "a tiling that makes no sense",
+        4,
+        "The artifact's numbers for cutting pictures contradict each other.",
+    ),
+    row(
+        "SC0521",
+        "a tokenizer that cannot be used",
+        3,
+        "`tokenizer.json` in the artifact is not what the runtime reads.",
+    ),
+    row(
+        "SC0522",
+        "a control token is absent",
+        3,
+        "The tokenizer lacks a token that conversations are written with.",
+    ),
+    row(
+        "SC0523",
+        "no token for pictures",
+        3,
+        "The tokenizer lacks a token that stands for a picture.",
+    ),
+    row(
+        "SC0524",
+        "a control token in the text",
+        3,
+        "The text would be read as control tokens; it is refused rather than obeyed.",
+    ),
+    row("SC0525", "text that cannot be encoded", 3, "The tokenizer has no tokens for this text."),
+    row(
+        "SC0526",
+        "marks and pictures disagree",
+        2,
+        "The question has another number of `<image>` marks than pictures were given.",
+    ),
+    row("SC0527", "an empty stop string", 2, "A stop string must have at least one character."),
+    row(
+        "SC0531",
+        "more positions than there are",
+        3,
+        "Pictures, text and answer do not fit the context; the message counts them.",
+    ),
+    row("SC0532", "no room for another conversation", 7, "All slots or pages are taken."),
+    row(
+        "SC0533",
+        "token ids that cannot be run",
+        3,
+        "There are none, or one is beyond the vocabulary.",
+    ),
+    row(
+        "SC0534",
+        "picture places and pictures disagree",
+        3,
+        "The ids have another number of picture places than the pictures fill.",
+    ),
+    row(
+        "SC0535",
+        "opened without taps",
+        2,
+        "Looking inside needs a program that was opened for it.",
+    ),
+    row(
+        "SC0541",
+        "a sampling option out of range",
+        2,
+        "The message gives the option and its range.",
+    ),
+    row(
+        "SC0542",
+        "logits that are not numbers",
+        5,
+        "The model computed NaN or infinity; the artifact or the machine is at fault.",
+    ),
+    row("SC0543", "no token is left", 5, "The sampling options leave no token to choose."),
     row(
         "SC0601",
         "out of memory",
