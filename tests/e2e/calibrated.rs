@@ -11,7 +11,7 @@ use sail_ir::Scheme;
 use sail_ir::artifact::{Artifact, Measured};
 use sail_tests::compiled::targets;
 use sail_tests::harness::{Outcome, Test, failed, told};
-use sail_tests::places::workspace;
+use sail_tests::places::{copy_folder, workspace};
 use sail_tests::recorded::RECORDED;
 use sailc::options::Options;
 use sailc::quality::{PromptSet, Wanted};
@@ -115,14 +115,7 @@ fn calibrate(model: &Path, threads: usize, path: &Path) -> Result<(), Outcome> {
 fn with_outliers(folder: &Path) -> Result<PathBuf, Outcome> {
     const CHANNEL: usize = 5;
     const TIMES: f32 = 256.0;
-    let (from, to) = (workspace().join(MODEL), folder.join("outliers"));
-    fs::create_dir(&to).map_err(failed)?;
-    for entry in fs::read_dir(&from).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name())).map_err(failed)?;
-        }
-    }
+    let to = copy_folder(&workspace().join(MODEL), &folder.join("outliers"))?;
     let path = to.join("model.safetensors");
     let mut bytes = fs::read(&path).map_err(failed)?;
     let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(failed)?;

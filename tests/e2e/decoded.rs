@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use sail_ir::{Scheme, Target};
 use sail_tests::compiled::{artifact, compile};
 use sail_tests::harness::{Outcome, Test, failed, told};
-use sail_tests::places::binary;
+use sail_tests::places::{binary, copy_folder};
 use sail_tests::recorded::{RECORDED, Recorded};
 use sailc::options::Options;
 use serde_json::Value;
@@ -89,7 +89,7 @@ fn more_than_there_is_room_for() -> Result<(), Outcome> {
 fn says_the_same(target: &str, gpu: &str) -> Result<(), Outcome> {
     let folder = tempfile::tempdir().map_err(failed)?;
     let checkpoint = folder.path().join("checkpoint");
-    copy(&SMALL[1].paths()?.0, &checkpoint)?;
+    copy_folder(&SMALL[1].paths()?.0, &checkpoint)?;
     let compiled = |name: &str, target: &str| {
         let file = folder.path().join(name);
         let options = Options { threads: 2, ..Options::new(Target::parse(target).map_err(told)?) };
@@ -147,13 +147,4 @@ fn spoil(checkpoint: &Path, token: u32) -> Result<(), Outcome> {
         return fs::write(&path, bytes).map_err(failed);
     }
     Err(failed(format!("no file has `{TABLE}`")))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<(), Outcome> {
-    fs::create_dir(to).map_err(failed)?;
-    for entry in fs::read_dir(from).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        fs::copy(entry.path(), to.join(entry.file_name())).map_err(failed)?;
-    }
-    Ok(())
 }

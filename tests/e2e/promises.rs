@@ -17,7 +17,7 @@ use sail_runtime::execute::{Engine, Outputs, Row, Tokens, Twin};
 use sail_runtime::{DeviceKind, Options as Opening, Program};
 use sail_tests::compiled::{artifact, compile, open, targets};
 use sail_tests::harness::{Outcome, Test, failed, told};
-use sail_tests::places::binary;
+use sail_tests::places::{binary, copy_folder};
 use sail_tests::recorded::{RECORDED, Recorded};
 use sailc::golden::run::{observe, positions, rule};
 use sailc::golden::{Case, Golden};
@@ -83,7 +83,7 @@ fn same_file_twice() -> Result<(), Outcome> {
     for recorded in SMALL {
         let folder = tempfile::tempdir().map_err(failed)?;
         let elsewhere = folder.path().join("a folder of another name");
-        copy(&recorded.paths()?.0, &elsewhere)?;
+        copy_folder(&recorded.paths()?.0, &elsewhere)?;
         let target = Target::parse("x86-64-v4").map_err(told)?;
         let options = |threads| Options { threads, ..Options::new(target.clone()) };
         let paths = ["one.sail", "two.sail"].map(|name| folder.path().join(name));
@@ -92,15 +92,6 @@ fn same_file_twice() -> Result<(), Outcome> {
         let [one, two] =
             [fs::read(&paths[0]).map_err(failed)?, fs::read(&paths[1]).map_err(failed)?];
         assert!(one == two, "{}: two compiles differ", recorded.name);
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<(), Outcome> {
-    fs::create_dir(to).map_err(failed)?;
-    for entry in fs::read_dir(from).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        fs::copy(entry.path(), to.join(entry.file_name())).map_err(failed)?;
     }
     Ok(())
 }
@@ -147,7 +138,7 @@ fn tied_once() -> Result<(), Outcome> {
 fn interrupted() -> Result<(), Outcome> {
     let folder = tempfile::tempdir().map_err(failed)?;
     let checkpoint = folder.path().join("checkpoint");
-    copy(&SMALL[0].paths()?.0, &checkpoint)?;
+    copy_folder(&SMALL[0].paths()?.0, &checkpoint)?;
     // An embedding table that takes seconds to draw and write.
     let config = fs::read_to_string(checkpoint.join("config.json")).map_err(failed)?;
     let config = config.replace("\"vocab_size\": 896", "\"vocab_size\": 9000000");

@@ -28,6 +28,20 @@ pub fn shared(part: &str) -> Result<PathBuf, Outcome> {
     Ok(path)
 }
 
+/// Copy the files of a folder to a new one, which gives its path.
+///
+/// Fails with the system's words.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<PathBuf, Outcome> {
+    fs::create_dir(to).map_err(failed)?;
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).map_err(failed)?;
+        }
+    }
+    Ok(to.to_owned())
+}
+
 /// `sailc` or `sail`, built from the present sources with the profile of this executable.
 ///
 /// Fails with cargo's words when they do not build.
