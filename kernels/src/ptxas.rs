@@ -133,8 +133,48 @@ fn number_before(line: &str, words: &str) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use sail_ir::target::Target;
+
     use super::*;
+    use crate::kernel::Kernel;
+    use crate::ptx::ptx;
+
+    /// All that a thread can have.
+    pub const MOST_REGISTERS: u32 = 255;
+
+    /// The PTX of `kernels`, which [`judge`] lets pass.
+    pub fn assemble_all(
+        target: &Target,
+        kernels: &[Box<dyn Kernel>],
+        most_registers: u32,
+    ) -> String {
+        let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
+        let text = ptx(&kernels, target, 2).unwrap_or_else(|error| panic!("{error}")).text;
+        if let Some(usage) = judge(&text, target, most_registers) {
+            assert_eq!(usage.len(), kernels.len());
+        }
+        text
+    }
+
+    /// Where a ptxas is found, it warns of nothing in `text`, and no kernel spills or has more registers;
+    /// what each has.
+    pub fn judge(text: &str, target: &Target, most_registers: u32) -> Option<Vec<KernelUsage>> {
+        let Some(ptxas) = find() else {
+            eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
+            return None;
+        };
+        let architecture = target.ptx_architecture().expect("it is a CUDA target");
+        let cubin =
+            assemble(&ptxas, text, architecture).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(cubin.warnings, Vec::<String>::new());
+        for usage in &cubin.usage {
+            eprintln!("{target} {} {}", usage.registers, usage.entry);
+            assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
+            assert!(usage.registers <= most_registers, "{usage:?}");
+        }
+        Some(cubin.usage)
+    }
 
     #[test]
     fn reads_what_it_says_about_each_kernel() {

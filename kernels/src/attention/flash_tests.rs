@@ -9,8 +9,7 @@ use super::{Attention, PageLayout, PlainPage, TileAttention};
 use crate::emit::gpu::simulate::{Simulated, others};
 use crate::emit::run::{Counts, bf16_bytes, bf16_values, i32_bytes, poisoned, random};
 use crate::kernel::Kernel;
-use crate::ptx::ptx;
-use crate::ptxas;
+use crate::ptxas::tests::assemble_all;
 use crate::reference::{self, Cache, Heads, Rounding, Row};
 use crate::table::template;
 
@@ -341,20 +340,7 @@ fn attention_of_the_models_assembles_without_spills() {
                     .push(attention_over(*scheme, *heads).on_gpu_for(&target, most_rows).unwrap());
             }
         }
-        let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
-        let text = ptx(&kernels, &target, 2).unwrap_or_else(|error| panic!("{error}")).text;
-        let Some(ptxas) = ptxas::find() else {
-            eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
-            continue;
-        };
-        let cubin = ptxas::assemble(&ptxas, &text, target.ptx_architecture().unwrap())
-            .unwrap_or_else(|error| panic!("{error}"));
-        for usage in &cubin.usage {
-            eprintln!("{name} {} {}", usage.registers, usage.entry);
-            assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
-            // Three blocks that walk pages together have room beside each other.
-            assert!(usage.registers <= 168, "{usage:?}");
-        }
-        assert_eq!(cubin.warnings, Vec::<String>::new());
+        // Three blocks that walk pages together have room beside each other.
+        assemble_all(&target, &kernels, 168);
     }
 }

@@ -1,7 +1,7 @@
 //! Products of many rows on `sm_90` whose weight has fewer bits than what it meets: how they are cut.
 
 use super::product::Product;
-use super::{Expected, Way};
+use super::{Expected, Way, tiles};
 use crate::config::{Config, Parameter};
 use crate::linear::nvptx::mixed::Mixed;
 
@@ -33,7 +33,7 @@ impl ByMixed {
     }
 
     fn find(&self, config: &Config) -> Option<Mixed> {
-        let wanted = [config.get("tile"), config.get("columns")];
+        let wanted = tiles::of(config);
         self.shapes().into_iter().find(|shape| [shape.rows, shape.columns] == wanted)
     }
 
@@ -58,18 +58,13 @@ impl Way for ByMixed {
 
     fn config(&self) -> Config {
         let Mixed { rows, columns, .. } = self.chosen();
-        Config::new(&[("tile", rows), ("columns", columns)])
+        tiles::config([rows, columns])
     }
 
     fn space(&self) -> Vec<Parameter> {
-        let own = self.chosen();
-        let of = |value: u32, of: fn(&Mixed) -> u32| {
-            self.shapes().iter().any(|shape| of(shape) == value)
-        };
-        vec![
-            Parameter::new("tile", own.rows, |rows| of(rows, |shape| shape.rows)),
-            Parameter::new("columns", own.columns, |columns| of(columns, |shape| shape.columns)),
-        ]
+        let Mixed { rows, columns, .. } = self.chosen();
+        let all = self.shapes().into_iter().map(|shape| [shape.rows, shape.columns]);
+        tiles::space([rows, columns], all)
     }
 
     fn fits(&self, config: &Config) -> bool {

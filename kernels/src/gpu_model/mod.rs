@@ -18,6 +18,7 @@
 pub mod attention;
 mod mixed;
 pub mod product;
+mod tiles;
 
 use std::fmt;
 

@@ -4,7 +4,7 @@ use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::mixed::ByMixed;
-use super::{Chip, Expected, Way};
+use super::{Chip, Expected, Way, tiles};
 use crate::config::{Config, Parameter};
 use crate::linear::nvptx::Sizes;
 use crate::linear::nvptx::few::{Few, HEAVY, LIGHT, LINE, ROWS};
@@ -270,7 +270,7 @@ impl Tiled {
     }
 
     fn find(&self, config: &Config) -> Option<Tile> {
-        let wanted = [config.get("tile"), config.get("columns")];
+        let wanted = tiles::of(config);
         self.tiles().iter().copied().find(|tile| [tile.rows, tile.columns] == wanted)
     }
 
@@ -295,17 +295,12 @@ impl Way for Tiled {
 
     fn config(&self) -> Config {
         let Tile { rows, columns, .. } = self.chosen();
-        Config::new(&[("tile", rows), ("columns", columns)])
+        tiles::config([rows, columns])
     }
 
     fn space(&self) -> Vec<Parameter> {
-        let own = self.chosen();
-        let of =
-            |value: u32, of: fn(&Tile) -> u32| self.tiles().iter().any(|tile| of(tile) == value);
-        vec![
-            Parameter::new("tile", own.rows, |rows| of(rows, |tile| tile.rows)),
-            Parameter::new("columns", own.columns, |columns| of(columns, |tile| tile.columns)),
-        ]
+        let Tile { rows, columns, .. } = self.chosen();
+        tiles::space([rows, columns], self.tiles().iter().map(|tile| [tile.rows, tile.columns]))
     }
 
     fn fits(&self, config: &Config) -> bool {

@@ -1,8 +1,9 @@
 //! Results of a block: divided by the sums of weights, laid out where the vectors were, stored row by
 //! row.
 
+use super::VECTORS;
 use super::attend::{Attending, State};
-use super::{GROUP, VECTORS};
+use crate::emit::gpu::WARPGROUP;
 use crate::emit::{Bf16, Bool, Builder, Index, Ptr};
 
 /// Barrier of the first warpgroup alone; the next is the second one's.
@@ -30,7 +31,7 @@ impl<'c> Attending<'c> {
         // All warps of the group have read their vectors.
         let (group, first) = (k.i32_of(self.group), k.i32(OF_GROUP));
         let barrier = k.add(group, first);
-        k.barrier_numbered(barrier, GROUP);
+        k.barrier_numbered(barrier, WARPGROUP);
         let warp = k.warp();
         let own = k.mul_constant(warp, 16);
         let [row, half] = k.matrix_row(false);

@@ -43,7 +43,7 @@ use sail_ir::target::Target;
 
 use super::flash::PAGE;
 use super::{Attention, TileAttention};
-use crate::emit::gpu::WARP;
+use crate::emit::gpu::WARPGROUP;
 use crate::emit::{Bf16, Block, Builder, Index};
 use crate::gpu::OnGpu;
 use crate::gpu_model::SharedSteps;
@@ -63,9 +63,8 @@ const VECTORS: u32 = 128;
 /// Values of a row that one copy brings: what the widest swizzle covers.
 const PIECE: u64 = 64;
 
-/// Threads of a warpgroup, and those that multiply.
-const GROUP: u32 = 4 * WARP;
-const ATTENDING: u32 = 2 * GROUP;
+/// Threads that multiply.
+const ATTENDING: u32 = 2 * WARPGROUP;
 
 /// Registers of a thread that multiplies, and of one that does not: what the block has at its start is
 /// given by the one to the other.
@@ -128,7 +127,8 @@ impl Shape {
             registers: 168,
             cluster: self.parts,
             waits_itself: true,
-            ..ThreadBlock::of(ATTENDING + GROUP).with_shared((self.shared_bytes() + more) as u32)
+            ..ThreadBlock::of(ATTENDING + WARPGROUP)
+                .with_shared((self.shared_bytes() + more) as u32)
         }
     }
 }
@@ -236,7 +236,7 @@ fn write_paged<'c>(k: &mut Builder<'c>, shape: Shape, problem: &Attention, block
         let at = k.mul_constant(at, layout.head_dim.into());
         k.at::<Bf16>(base, at)
     };
-    ring.by_role(
+    Ring::by_role(
         k,
         |k| {
             let none = k.index(0);
@@ -333,7 +333,7 @@ fn write_tile<'c>(k: &mut Builder<'c>, shape: Shape, problem: &TileAttention, bl
         let at = k.add(start, column);
         (k.at::<Bf16>(base, at), k.less_equal(patch, last))
     };
-    ring.by_role(
+    Ring::by_role(
         k,
         |k| {
             let columns = [1, 2].map(|part| {

@@ -81,28 +81,21 @@ impl<'c> Ring<'c> {
 
     /// Run `bring` in one thread, `attend` in those that multiply.
     pub fn by_role(
-        &self,
         k: &mut Builder<'c>,
         bring: impl FnOnce(&mut Builder<'c>),
         attend: impl FnOnce(&mut Builder<'c>),
     ) {
-        let warp = k.warp();
-        let attending = k.index(u64::from(ATTENDING / WARP));
-        let attends = k.less(warp, attending);
-        k.choose(
-            attends,
+        k.by_role(
+            ATTENDING,
             |k| {
                 k.take_registers(REGISTERS[0]);
                 attend(k);
             },
-            |k| {
+            |k, [warp, first]| {
                 k.note("bring keys and values");
                 k.give_registers(REGISTERS[1]);
-                let copying = k.equal(warp, attending);
-                k.when(copying, |k| {
-                    let one = k.elected();
-                    k.when(one, bring);
-                });
+                let copying = k.equal(warp, first);
+                k.in_one_when(copying, bring);
             },
         );
     }

@@ -8,8 +8,7 @@ use crate::attention::TileAttention;
 use crate::emit::gpu::simulate::Simulated;
 use crate::emit::run::{Counts, poisoned};
 use crate::kernel::Kernel;
-use crate::ptx::ptx;
-use crate::ptxas;
+use crate::ptxas::tests::{MOST_REGISTERS, assemble_all};
 use crate::reference::{self, Heads, Rounding, Row};
 
 fn by_warpgroups(heads: Heads, most_rows: u32) -> Box<dyn Kernel> {
@@ -94,19 +93,6 @@ fn products_are_not_serialised_and_nothing_spills() {
         kernels.push(tile.on_gpu_for(&target, 1).expect("it has code"));
     }
     kernels.dedup_by_key(|kernel| kernel.symbol());
-    let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
-    let text = ptx(&kernels, &target, 2).unwrap_or_else(|error| panic!("{error}")).text;
+    let text = assemble_all(&target, &kernels, MOST_REGISTERS);
     assert!(text.contains("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"));
-    let Some(ptxas) = ptxas::find() else {
-        eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
-        return;
-    };
-    let cubin = ptxas::assemble(&ptxas, &text, target.ptx_architecture().unwrap())
-        .unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(cubin.warnings, Vec::<String>::new());
-    assert_eq!(cubin.usage.len(), kernels.len());
-    for usage in &cubin.usage {
-        eprintln!("{} {}", usage.registers, usage.entry);
-        assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
-    }
 }

@@ -40,7 +40,7 @@ pub use asm::Effect;
 pub use memory::Cache;
 pub use pieces::{Deal, Team, piece_width};
 pub use shared::Matrices;
-pub use warpgroup::{Left, Swizzle};
+pub use warpgroup::{Left, Swizzle, WARPGROUP};
 
 /// Threads of a warp.
 pub const WARP: u32 = 32;

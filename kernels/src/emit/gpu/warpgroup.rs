@@ -11,8 +11,12 @@
 use inkwell::types::BasicTypeEnum;
 use inkwell::values::BasicValueEnum;
 
-use super::super::{Builder, F32, I32, Index, Number, Ptr, Value};
+use super::super::{Bool, Builder, F32, I32, Index, Number, Ptr, Value};
+use super::WARP;
 use super::asm::Effect;
+
+/// Threads of a warpgroup.
+pub const WARPGROUP: u32 = 4 * WARP;
 
 /// How the 16-byte units of a row of shared memory are swapped by the number of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,28 @@ pub enum Left<'c> {
 }
 
 impl<'c> Builder<'c> {
+    /// Run `multiply` in the first `multiplying` threads of the block, `others` in those after them, which
+    /// is given this warp's number and that of the first of them.
+    pub fn by_role(
+        &mut self,
+        multiplying: u32,
+        multiply: impl FnOnce(&mut Self),
+        others: impl FnOnce(&mut Self, [Index<'c>; 2]),
+    ) {
+        let warp = self.warp();
+        let first = self.index(u64::from(multiplying / WARP));
+        let multiplies = self.less(warp, first);
+        self.choose(multiplies, multiply, |k| others(k, [warp, first]));
+    }
+
+    /// Run `body` in one thread of the warp for which `condition` holds.
+    pub fn in_one_when(&mut self, condition: Bool<'c>, body: impl FnOnce(&mut Self)) {
+        self.when(condition, |k| {
+            let one = k.elected();
+            k.when(one, body);
+        });
+    }
+
     /// The descriptor of a matrix in shared memory, its rows along the inner size (`K-major`).
     ///
     /// `repeat` is the bytes from one run of 8 rows to the next: 1024 for rows of 128 bytes. `place`

@@ -10,8 +10,7 @@ use crate::emit::gpu::simulate::Simulated;
 use crate::emit::run::{Counts, bf16_bytes, bf16_values, i32_bytes, poisoned, random};
 use crate::kernel::{Before, Kernel, Rows};
 use crate::packing::{Join, rows};
-use crate::ptx::ptx;
-use crate::ptxas;
+use crate::ptxas::tests::{MOST_REGISTERS, assemble_all};
 use crate::reference::{self, Rounding};
 use crate::table::template;
 
@@ -294,21 +293,8 @@ fn products_of_the_largest_experts_assemble_without_spills() {
                 }
             }
         }
-        let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
-        let text = ptx(&kernels, &target, 2).unwrap_or_else(|error| panic!("{error}")).text;
+        let text = assemble_all(&target, &kernels, MOST_REGISTERS);
         assert!(!text.contains("call"), "a kernel calls a library");
-        let Some(ptxas) = ptxas::find() else {
-            eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
-            continue;
-        };
-        let cubin = ptxas::assemble(&ptxas, &text, target.ptx_architecture().unwrap())
-            .unwrap_or_else(|error| panic!("{error}"));
-        for usage in &cubin.usage {
-            eprintln!("{target} {} {} {}", usage.registers, usage.spill_bytes, usage.entry);
-        }
-        assert_eq!(cubin.warnings, Vec::<String>::new());
-        let spilled = cubin.usage.iter().filter(|it| (it.spill_bytes, it.stack_bytes) != (0, 0));
-        assert_eq!(spilled.map(|usage| &usage.entry).collect::<Vec<_>>(), Vec::<&String>::new());
     }
 }
 

@@ -13,14 +13,15 @@ use sail_ir::scheme::Scheme;
 
 use super::groups::{Cut, Group, Groups};
 use super::{Given, GroupedProduct, of_x};
-use crate::emit::gpu::WARP;
-use crate::emit::{Builder, F32, I32, Index, Ptr};
+use crate::emit::gpu::{WARP, WARPGROUP};
+use crate::emit::{Bool, Builder, F32, I32, Index, Ptr};
 use crate::gpu::OnGpu;
 use crate::kernel::Kernel;
 use crate::linear::nvptx::direct::{self, Tile};
-use crate::linear::nvptx::ring::{Ring, free};
+use crate::linear::nvptx::multiply::Steps;
+use crate::linear::nvptx::ring::{MULTIPLYING, Ring};
 use crate::linear::nvptx::sum::Sum;
-use crate::linear::nvptx::warpgroup::{GROUP, MULTIPLYING, ROWS, STEP, Warpgroups};
+use crate::linear::nvptx::warpgroup::{ROWS, STEP, Warpgroups};
 use crate::linear::nvptx::{Sizes, prepared};
 use sail_ir::target::Target;
 
@@ -34,7 +35,7 @@ const UNIT: u64 = 16;
 const UNITS: u64 = STEP / UNIT;
 
 /// Rows that the copying threads have one unit each of.
-const ROWS_AT_ONCE: u64 = GROUP as u64 / UNITS;
+const ROWS_AT_ONCE: u64 = WARPGROUP as u64 / UNITS;
 
 /// Rows of a tile that a warpgroup multiplies.
 const HALF: u64 = ROWS as u64 / 2;
@@ -48,15 +49,16 @@ pub(super) fn kernel(
     let weight = problem.arguments().iter().position(|name| *name == "weight");
     let weight = weight.expect("every grouped product has this argument") as u32;
     let map = shape.weight_map(&sizes, weight);
-    let block = shape.block_with(vec![map], cut.shared_bytes(), target);
+    let block = shape.stages().block(vec![map], cut.shared_bytes(), target);
     let tiles = sizes.weight_rows().div_ceil(shape.columns);
     let grid = sizes.rows.grid(u32::MAX, cut.experts * tiles);
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let given = Given::of(k, kernel.problem());
         k.for_this_block(&kernel.grid(), |k, _| {
-            let ring = Ring::carve(k, shape, sizes.scheme, 1 + GROUP / WARP);
+            let ring = Ring::carve(k, shape.stages(), 1 + WARPGROUP / WARP);
+            let all = Steps { shape, scheme: sizes.scheme, ring };
             let groups = Groups::find(k, cut, given.starts, given.stored);
-            let work = Work { sizes, given: &given, ring, groups, tiles: tiles.into() };
+            let work = Work { sizes, given: &given, all, groups, tiles: tiles.into() };
             match sizes.scheme {
                 Scheme::Int8 => work.write::<I32<'_>>(k),
                 _ => work.write::<F32<'_>>(k),
@@ -72,7 +74,7 @@ pub(super) fn kernel(
 struct Work<'c, 'g> {
     sizes: Sizes,
     given: &'g Given<'c>,
-    ring: Ring<'c>,
+    all: Steps<'c>,
     groups: Groups<'c>,
     /// Tiles of the rows of one weight.
     tiles: u64,
@@ -91,32 +93,30 @@ impl<'c> Work<'c, '_> {
         // Tiles of one group are neighbours, so that its rows are read by blocks at the same time, and
         // so are groups of one expert, which read the same weights.
         let items = k.mul_constant(self.groups.count, self.tiles);
-        let warp = k.warp();
-        let multiplying = k.index(u64::from(MULTIPLYING / WARP));
-        let multiplies = k.less(warp, multiplying);
-        k.choose(
-            multiplies,
+        k.by_role(
+            MULTIPLYING,
             |k| {
                 k.note("1 multiply");
                 k.take_registers(REGISTERS[0]);
                 self.multiply::<T>(k, items);
             },
-            |k| {
+            |k, [warp, first]| {
                 k.note("copy");
                 k.give_registers(REGISTERS[1]);
-                self.copy(k, items);
+                let asks = k.equal(warp, first);
+                self.copy(k, items, asks);
             },
         );
     }
 
     fn steps(&self) -> u64 {
-        self.ring.shape.steps(&self.sizes)
+        self.all.shape.steps(&self.sizes)
     }
 
     fn item(&self, k: &mut Builder<'c>, item: Index<'c>) -> Item<'c> {
         let [number, tile] = [k.div_constant(item, self.tiles), k.rem_constant(item, self.tiles)];
         let group = self.groups.at(k, number);
-        let first = k.mul_constant(tile, self.ring.shape.columns.into());
+        let first = k.mul_constant(tile, self.all.shape.columns.into());
         let before = k.mul_constant(group.place, self.sizes.weight_rows().into());
         Item { group, first, first_packed: k.add(before, first) }
     }
@@ -125,7 +125,7 @@ impl<'c> Work<'c, '_> {
     fn multiply<T: Sum<'c>>(self, k: &mut Builder<'c>, items: Index<'c>) {
         let steps = self.steps();
         let warp = k.warp();
-        let half = k.div_constant(warp, u64::from(GROUP / WARP));
+        let half = k.div_constant(warp, u64::from(WARPGROUP / WARP));
         let half = k.mul_constant(half, HALF);
         k.for_turns_of_block(items, |k, turn, item| {
             let Item { group, first, first_packed } = self.item(k, item);
@@ -134,7 +134,7 @@ impl<'c> Work<'c, '_> {
             k.choose(
                 has,
                 |k| {
-                    let sums = self.ring.multiply::<T>(k, (before, steps));
+                    let sums = self.all.multiply::<T>(k, (before, steps));
                     let (rows, first_row) = (group.rows, group.first);
                     let order = self.given.order;
                     let sums = &sums;
@@ -145,17 +145,16 @@ impl<'c> Work<'c, '_> {
                     let (zero, steps) = (k.index(0), k.index(steps));
                     k.for_each(zero, steps, 1, |k, step| {
                         let at = k.add(before, step);
-                        let (_, [full, _], parity) = self.ring.stage(k, at);
-                        k.wait_for_phase(full, parity);
-                        free(k, self.ring, at);
+                        self.all.ring.full(k, at);
+                        self.all.ring.free(k, at);
                     });
                 },
             );
         });
     }
 
-    /// The part of the warpgroup that copies.
-    fn copy(self, k: &mut Builder<'c>, items: Index<'c>) {
+    /// The part of the warpgroup that copies; its first warp `asks` for the weight.
+    fn copy(self, k: &mut Builder<'c>, items: Index<'c>, asks: Bool<'c>) {
         let (steps, behind) = (self.steps(), self.behind());
         let map = k.tensor_map(0);
         let thread = k.thread();
@@ -164,10 +163,7 @@ impl<'c> Work<'c, '_> {
         let unit = k.mul_constant(unit, UNIT);
         let place = k.mul_constant(row, STEP);
         let place = k.add(place, unit);
-        let place = k.at_swizzled(self.ring.stages, place);
-        let warp = k.warp();
-        let first_warp = k.index(u64::from(MULTIPLYING / WARP));
-        let asks = k.equal(warp, first_warp);
+        let place = k.at_swizzled(self.all.ring.place, place);
         let turns = k.for_turns_of_block(items, |k, turn, item| {
             let item = self.item(k, item);
             let rows = self.rows(k, &item.group, [row, unit]);
@@ -175,27 +171,20 @@ impl<'c> Work<'c, '_> {
             let (zero, end) = (k.index(0), k.index(steps));
             k.for_each(zero, end, 1, |k, step| {
                 let at = k.add(before, step);
-                let (left, [full, empty], parity) = self.ring.stage(k, at);
-                // In the first turn the stages are empty: the turn before the first one has ended.
-                let one = k.i32(1);
-                let parity = k.xor(parity, one);
-                k.wait_for_phase(empty, parity);
-                k.when(asks, |k| {
-                    let one = k.elected();
-                    k.when(one, |k| {
-                        let columns = u64::from(k.shape().tensor_maps[0].block[0]);
-                        let [column, row] = [k.mul_constant(step, columns), item.first_packed];
-                        let from = [column, row].map(|at| k.i32_of(at));
-                        let right = k.at_bytes_constant(left, self.ring.shape.left_bytes());
-                        k.arrive_expecting(full, self.ring.shape.right_bytes() as u32);
-                        k.copy_box_in(right, map, from, full);
-                    });
+                let stage = self.all.ring.empty(k, at);
+                k.in_one_when(asks, |k| {
+                    let columns = u64::from(k.shape().tensor_maps[0].block[0]);
+                    let [column, row] = [k.mul_constant(step, columns), item.first_packed];
+                    let from = [column, row].map(|at| k.i32_of(at));
+                    let right = k.at_bytes_constant(stage.place, self.all.shape.left_bytes());
+                    k.arrive_expecting(stage.full, self.all.shape.right_bytes() as u32);
+                    k.copy_box_in(right, map, from, stage.full);
                 });
-                let stage = k.mul_constant(step, STEP);
-                let slot = k.rem_constant(at, self.ring.shape.stages);
-                let slot = k.mul_constant(slot, self.ring.shape.stage_bytes());
+                let skipped = k.mul_constant(step, STEP);
+                let slot = k.rem_constant(at, self.all.shape.stages);
+                let slot = k.mul_constant(slot, self.all.shape.stage_bytes());
                 let to = k.at_bytes(place, slot);
-                self.copy_rows(k, &rows, (stage, unit), to);
+                self.copy_rows(k, &rows, (skipped, unit), to);
                 k.commit_copies();
                 let reached = k.index(behind);
                 let has = k.less_equal(reached, at);
@@ -218,7 +207,7 @@ impl<'c> Work<'c, '_> {
 
     /// Steps whose copies of rows are on their way when the next one's are asked for.
     fn behind(&self) -> u64 {
-        self.ring.shape.stages / 2
+        self.all.shape.stages / 2
     }
 
     /// Give the stage of a step to those who multiply, when all but `pending` later steps' copies of this
@@ -227,9 +216,9 @@ impl<'c> Work<'c, '_> {
         k.wait_for_copies(pending as u32);
         k.fence_async();
         k.warp_barrier();
-        let (_, [full, _], _) = self.ring.stage(k, step);
+        let stage = self.all.ring.stage(k, step);
         let one = k.elected();
-        k.when(one, |k| k.arrive(full));
+        k.when(one, |k| k.arrive(stage.full));
     }
 
     /// The rows of a group of which this thread copies a unit.

@@ -11,6 +11,7 @@ pub mod joined;
 pub mod kept;
 pub mod measure;
 pub mod mixed;
+pub mod multiply;
 pub mod quantize;
 pub mod ring;
 pub mod sum;

@@ -18,8 +18,7 @@ use crate::linear::{
     Activation, Epilogue, GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue,
 };
 use crate::packing::{Join, rows};
-use crate::ptx::ptx;
-use crate::ptxas;
+use crate::ptxas::tests::assemble_all;
 use crate::reference::{self, Rounding};
 use crate::table::template;
 
@@ -79,27 +78,8 @@ fn assemble(scheme: Scheme, problems: &[Box<dyn Kernel>], most_rows: u32, most_r
             .iter()
             .map(|problem| problem.on_gpu_for(&target, most_rows).expect("it has code"))
             .collect();
-        assemble_all(&target, &kernels, most_registers);
-    }
-}
-
-/// Assemble `kernels`, if there is a ptxas here: it must say nothing and spill nothing.
-pub(super) fn assemble_all(target: &Target, kernels: &[Box<dyn Kernel>], most_registers: u32) {
-    let kernels: Vec<&dyn Kernel> = kernels.iter().map(AsRef::as_ref).collect();
-    let text = ptx(&kernels, target, 2).unwrap_or_else(|error| panic!("{error}")).text;
-    assert!(!text.contains("call"), "a kernel calls a library");
-    let Some(ptxas) = ptxas::find() else {
-        eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
-        return;
-    };
-    let cubin = ptxas::assemble(&ptxas, &text, target.ptx_architecture().unwrap())
-        .unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(cubin.warnings, Vec::<String>::new());
-    assert_eq!(cubin.usage.len(), kernels.len());
-    for usage in &cubin.usage {
-        eprintln!("{target} {} {}", usage.registers, usage.entry);
-        assert_eq!((usage.spill_bytes, usage.stack_bytes), (0, 0), "{usage:?}");
-        assert!(usage.registers <= most_registers, "{usage:?}");
+        let text = assemble_all(&target, &kernels, most_registers);
+        assert!(!text.contains("call"), "a kernel calls a library");
     }
 }
 

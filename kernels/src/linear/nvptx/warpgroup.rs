@@ -11,10 +11,10 @@ use sail_ir::target::Target;
 
 use super::Sizes;
 use super::direct::Tile;
-use super::ring::Ring;
+use super::multiply::Steps;
+use super::ring::{Ring, Stages};
 use super::sum::Sum;
 use super::weight::bytes_of_x;
-use crate::emit::gpu::WARP;
 use crate::emit::{Builder, Index};
 use crate::kernel::ThreadBlock;
 
@@ -23,16 +23,6 @@ pub(crate) const STEP: u64 = 128;
 
 /// Rows of x that a block multiplies, half of them by each warpgroup.
 pub const ROWS: u32 = 128;
-
-/// Threads of a warpgroup.
-pub(crate) const GROUP: u32 = 4 * WARP;
-
-/// Threads that multiply.
-pub const MULTIPLYING: u32 = 2 * GROUP;
-
-/// Registers of a thread that multiplies, and of one that does not: what the block has at its start is
-/// given by the one to the other.
-const REGISTERS: [u32; 2] = [232, 40];
 
 /// The shape of a block's tile: [`crate::gpu_model::ByWarpgroups`] chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +33,6 @@ pub struct Warpgroups {
 }
 
 impl Warpgroups {
-    /// Shared memory of a block, but for what is aligned.
-    const SHARED_BYTES: u64 = 226 << 10;
-
-    /// More steps than this on their way gain nothing.
-    const MOST_STAGES: u64 = 6;
-
     /// Has `target` such instructions, do rows begin where its copies can, and are the bytes of the weight
     /// multiplied as they are?
     #[must_use]
@@ -60,9 +44,12 @@ impl Warpgroups {
 
     /// As many stages as fit with `beside` other bytes of shared memory.
     pub(crate) fn with(columns: u32, beside: u64) -> Self {
-        let stage = Self { columns, stages: 1 }.stage_bytes() + 16;
-        let stages = ((Self::SHARED_BYTES - beside) / stage).min(Self::MOST_STAGES);
-        Self { columns, stages }
+        let one = Self { columns, stages: 1 };
+        Self { stages: Stages::of(one.stage_bytes(), beside).count, ..one }
+    }
+
+    pub(crate) fn stages(self) -> Stages {
+        Stages { count: self.stages, bytes: self.stage_bytes() }
     }
 
     /// Bytes that a tile reads.
@@ -88,7 +75,7 @@ impl Warpgroups {
         let [row_bytes, multiplied] = sizes.row_bytes();
         let counted = MapRows::Counted { count: sizes.rows.count, per: sizes.rows.per };
         let x = map(sizes, 0, (multiplied, row_bytes), (counted, ROWS));
-        self.block_with(vec![x, self.weight_map(sizes, weight)], 0, target)
+        self.stages().block(vec![x, self.weight_map(sizes, weight)], 0, target)
     }
 
     /// The tensor map of all packed weights, which are argument `weight`.
@@ -96,23 +83,6 @@ impl Warpgroups {
         let pitch = sizes.pitch();
         let rows = MapRows::Fixed(sizes.packed_rows());
         map(sizes, weight, (pitch, pitch), (rows, self.columns))
-    }
-
-    /// A block with these maps and `beside` bytes of shared memory for other things.
-    pub(crate) fn block_with(
-        self,
-        tensor_maps: Vec<TensorMap>,
-        beside: u64,
-        target: &Target,
-    ) -> ThreadBlock {
-        ThreadBlock {
-            tensor_maps,
-            // As many as all threads can have at the start.
-            registers: 168,
-            most_blocks: target.gpu().map_or(0, |gpu| gpu.processors),
-            ..ThreadBlock::of(MULTIPLYING + GROUP)
-                .with_shared((self.stages * (self.stage_bytes() + 16) + beside) as u32)
-        }
     }
 
     pub(crate) fn steps(self, sizes: &Sizes) -> u64 {
@@ -146,20 +116,15 @@ pub(crate) fn write<'c, T: Sum<'c>>(
     (shape, sizes, grid): (Warpgroups, &Sizes, &Grid),
     finish: impl FnOnce(&mut Builder<'c>, Tile<'c, '_, T>),
 ) {
-    let ring = Ring::carve(k, shape, sizes.scheme, 1);
+    let all = Steps { shape, scheme: sizes.scheme, ring: Ring::carve(k, shape.stages(), 1) };
     k.barrier();
     let steps = shape.steps(sizes);
-    let warp = k.warp();
-    let multiplying = k.index(u64::from(MULTIPLYING / WARP));
-    let multiplies = k.less(warp, multiplying);
-    k.choose(
-        multiplies,
+    Ring::by_role(
+        k,
         |k| {
-            k.note("1 multiply");
-            k.take_registers(REGISTERS[0]);
             k.for_items_of_block(grid, |k, turn, block| {
                 let before = k.mul_constant(turn, steps);
-                let sums = ring.multiply::<T>(k, (before, steps));
+                let sums = all.multiply::<T>(k, (before, steps));
                 let first = k.mul_constant(block.first_column, shape.columns.into());
                 let (rows, first_row) = (block.rows, block.first_row);
                 let sums = &sums;
@@ -167,20 +132,12 @@ pub(crate) fn write<'c, T: Sum<'c>>(
             });
         },
         |k| {
-            k.note("copy");
-            k.give_registers(REGISTERS[1]);
-            let copying = k.equal(warp, multiplying);
-            k.when(copying, |k| {
-                let one = k.elected();
-                k.when(one, |k| {
-                    let maps = [k.tensor_map(0), k.tensor_map(1)];
-                    maps.iter().for_each(|map| k.prefetch_map(*map));
-                    k.for_items_of_block(grid, |k, turn, block| {
-                        let before = k.mul_constant(turn, steps);
-                        let first = k.mul_constant(block.first_column, shape.columns.into());
-                        copy(k, ring, (before, steps), [block.first_row, first]);
-                    });
-                });
+            let maps = [k.tensor_map(0), k.tensor_map(1)];
+            maps.iter().for_each(|map| k.prefetch_map(*map));
+            k.for_items_of_block(grid, |k, turn, block| {
+                let before = k.mul_constant(turn, steps);
+                let first = k.mul_constant(block.first_column, shape.columns.into());
+                copy(k, all, (before, steps), [block.first_row, first]);
             });
         },
     );
@@ -189,7 +146,7 @@ pub(crate) fn write<'c, T: Sum<'c>>(
 /// Have every step brought in as soon as its stage is empty.
 fn copy<'c>(
     k: &mut Builder<'c>,
-    ring: Ring<'c>,
+    all: Steps<'c>,
     (before, steps): (Index<'c>, u64),
     first: [Index<'c>; 2],
 ) {
@@ -200,17 +157,13 @@ fn copy<'c>(
     let (zero, steps) = (k.index(0), k.index(steps));
     k.for_each(zero, steps, 1, |k, step| {
         let at = k.add(before, step);
-        let (left, [full, empty], parity) = ring.stage(k, at);
-        // In the first turn the stages are empty: the turn before the first one has ended.
-        let one = k.i32(1);
-        let before = k.xor(parity, one);
-        k.wait_for_phase(empty, before);
-        k.arrive_expecting(full, ring.shape.stage_bytes() as u32);
+        let stage = all.ring.empty(k, at);
+        k.arrive_expecting(stage.full, all.shape.stage_bytes() as u32);
         let column = k.mul_constant(step, columns);
         let column = k.i32_of(column);
-        let right = k.at_bytes_constant(left, ring.shape.left_bytes());
-        k.copy_box_in(left, maps[0], [column, rows[0]], full);
-        k.copy_box_in(right, maps[1], [column, rows[1]], full);
+        let right = k.at_bytes_constant(stage.place, all.shape.left_bytes());
+        k.copy_box_in(stage.place, maps[0], [column, rows[0]], stage.full);
+        k.copy_box_in(right, maps[1], [column, rows[1]], stage.full);
     });
 }
 

@@ -28,7 +28,6 @@
 mod finish;
 mod fragments;
 mod multiply;
-mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -36,13 +35,14 @@ use sail_ir::plan::{Grid, MapRows, TensorMap};
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
+use super::ring::{Ring, Stages};
 use super::weight::{bytes_of_x, has_groups};
 use super::{Arguments, Sizes, behind};
+use crate::emit::gpu::{WARP, WARPGROUP};
 use crate::emit::{Builder, Index, Ptr};
 use crate::kernel::ThreadBlock;
 use crate::packing::rows::RUN;
 use multiply::Multiplying;
-use ring::{Ring, Stages};
 
 /// Bytes of a row of x in one step: what the widest swizzle covers.
 const STEP: u64 = 128;
@@ -54,7 +54,7 @@ const WEIGHT_STEP: u64 = STEP / 2;
 const WORDS: u64 = 4 * RUN as u64;
 
 /// Warps of a warpgroup.
-const WARPS: u32 = 4;
+const WARPS: u32 = WARPGROUP / WARP;
 
 /// The shape of a block's tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,12 +172,7 @@ impl Mixed {
             block: [WEIGHT_STEP as u32, self.columns],
             swizzle: WEIGHT_STEP as u32,
         };
-        let stages = self.stages(sizes);
-        ThreadBlock {
-            tensor_maps: vec![x, weight],
-            most_blocks: target.gpu().map_or(0, |gpu| gpu.processors),
-            ..stages.block().with_shared((stages.shared_bytes() + self.staged_bytes(sizes)) as u32)
-        }
+        self.stages(sizes).block(vec![x, weight], self.staged_bytes(sizes), target)
     }
 }
 
@@ -189,12 +184,12 @@ pub(super) fn write<'c>(
 ) {
     let stages = shape.stages(sizes);
     let staged = k.shared(shape.staged_bytes(sizes), 1024);
-    let ring = Ring::open(k, stages);
+    let ring = Ring::carve(k, stages, 1);
+    k.barrier();
     let steps = sizes.row_bytes()[1].div_ceil(STEP);
-    ring.by_role(
+    Ring::by_role(
         k,
         |k| {
-            k.note("1 multiply");
             let multiplying = Multiplying::new(k, shape, ring);
             k.for_items_of_block(grid, |k, turn, block| {
                 let before = k.mul_constant(turn, steps);
@@ -239,7 +234,8 @@ impl<'c> Copied<'c, '_> {
         let (zero, end) = (k.index(0), k.index(steps));
         k.for_each(zero, end, 1, |k, step| {
             let at = k.add(before, step);
-            let stage = ring.empty(k, at, shape.step_bytes());
+            let stage = ring.empty(k, at);
+            k.arrive_expecting(stage.full, shape.step_bytes() as u32);
             let weight = k.at_bytes_constant(stage.place, shape.right_bytes());
             let columns = widths.map(|width| {
                 let column = k.mul_constant(step, width);

@@ -1,9 +1,9 @@
 //! The two warpgroups that multiply. While products of half a step are under way, a thread unpacks the
 //! other half; with groups, it scales sums of the half that is done.
 
+use super::super::ring::{Ring, Stage};
 use super::super::weight::{has_groups, scale_of, zero_of};
 use super::fragments::{Fragments, Left, UNITS, first_of_x};
-use super::ring::{Ring, Stage};
 use super::{Mixed, STEP};
 use crate::emit::gpu::{Left as From, Swizzle};
 use crate::emit::{Builder, F32, I32, Index};

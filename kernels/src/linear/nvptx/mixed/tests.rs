@@ -4,7 +4,7 @@ use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
 use super::super::finish::Finish;
-use super::super::tests::{PLAIN, assemble_all, check_on, gated_case, linear_case, taken_by};
+use super::super::tests::{PLAIN, check_on, gated_case, linear_case, taken_by};
 use super::super::{Sizes, of_mixed};
 use super::Mixed;
 use crate::emit::gpu::simulate::Simulated;
@@ -13,6 +13,7 @@ use crate::kernel::{Kernel, Rows};
 use crate::linear::{
     Activation, Epilogue, GateUpSilu, GateUpSiluProblem, Linear, LinearProblem, Prologue,
 };
+use crate::ptxas::tests::assemble_all;
 
 const SCHEMES: [Scheme; 2] = [Scheme::Int8Weight, Scheme::Int4];
 
