@@ -69,6 +69,11 @@ class Llama:
     def clear(self):
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
 
+    def rewind(self, position):
+        """Forget everything from this position on."""
+        memory = self.api.llama_get_memory(self.context)
+        assert self.api.llama_memory_seq_rm(memory, 0, position, -1), f"llama.cpp does not go back to position {position}"
+
     def open_vision(self, path):
         """Its multimodal encoder, with one square picture of noise cut to one tile."""
         self.mtmd = mtmd = importlib.import_module("llama_cpp.mtmd_cpp")
@@ -138,6 +143,11 @@ class Ik:
     def clear(self):
         self.api.llama_kv_cache_clear(self.context)
 
+    def rewind(self, position):
+        remove = self.api._lib.llama_kv_cache_seq_rm  # the package has no name for it
+        remove.argtypes, remove.restype = [ctypes.c_void_p] + 3 * [ctypes.c_int32], ctypes.c_bool
+        assert remove(self.context, 0, position, -1), f"ik_llama.cpp does not go back to position {position}"
+
 
 class IkRepack(Ik):
     repack = True
@@ -204,6 +214,19 @@ def measure_calls(peer, a, found):
         found["read"].append((before + probe(a)) / 2)
 
 
+def take_turns(peer, a):
+    """For each line that comes in, write tokens after one prompt, and print the seconds they took."""
+    peer.open()
+    peer.forward(ids(a.prefill, 1), 0)
+    for turn, _ in enumerate(sys.stdin):
+        tokens = ids(a.decode, turn)
+        def write():
+            for position, token in enumerate(tokens, a.prefill):
+                peer.forward([token], position)
+        print(f"{seconds(write):.6f}", flush=True)
+        peer.rewind(a.prefill)
+
+
 def measure_pipeline(peer, a, found):
     """A peer that answers whole prompts: the first probe cannot stand between prompt and answer."""
     def start():
@@ -240,11 +263,14 @@ def main():
     p.add_argument("--prefill", type=int, default=512)
     p.add_argument("--decode", type=int, default=64)
     p.add_argument("--repeat", type=int, default=3)
+    p.add_argument("--turns", action="store_true", help="decode at each line of standard input")
     p.add_argument("--check", action="store_true", help="say what the peer was compiled for, measure nothing")
     a = p.parse_args()
     peer = PEERS[a.column](a)
     if a.check:
         return check(peer)
+    if a.turns:
+        return take_turns(peer, a)
     found = {"start": [], "tile": [], "prefill": [], "decode": [], "read": []}
     (measure_pipeline if a.column == "openvino" else measure_calls)(peer, a, found)
     found["version"] = f"{peer.package} {importlib.metadata.version(peer.package)}"

@@ -47,6 +47,32 @@ def run(command):
     return done.stdout, max(0.0, others) / max(total_later - total, 1e-9)
 
 
+class Watch:
+    """The share of all processors that others than these processes take inside of a `with`."""
+
+    def __init__(self, pids):
+        self.pids = pids
+
+    def __enter__(self):
+        self.own, (self.busy, self.total) = self.used(), processors()
+        return self
+
+    def __exit__(self, *_):
+        busy, total = processors()
+        others = (busy - self.busy) - (self.used() - self.own)
+        self.others = max(0.0, others) / max(total - self.total, 1e-9)
+
+    def used(self):
+        """Seconds of processor time of all threads of the processes, and of this one."""
+        return sum(map(used, [*self.pids, "self"]))
+
+
+def used(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        user, system = stat.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / TICKS
+
+
 def children():
     """Seconds of processor time of children that have ended, and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -14,7 +14,8 @@ from pathlib import Path
 import quiet
 import table
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.resolve().parents[1]
 RECORD = ROOT / "benches/results/peers.jsonl"
 VISION = "vit-huge-bf16"
 # The peers' file that stores weights in as many bits, by option and scheme.
@@ -45,7 +46,7 @@ class Workload:
         self.columns = [column for column in a.columns if (kind, column) not in CANNOT]
         for path in [self.artifact, self.model, self.vision]:
             if path and not path.is_file():
-                raise SystemExit(f"no file `{path}`; see {Path(__file__).parent / 'README.md'}")
+                raise SystemExit(f"no file `{path}`; see {HERE / 'README.md'}")
 
     def files(self, column):
         if column == table.SAIL:
@@ -57,10 +58,17 @@ class Workload:
         if column == table.SAIL:
             return [a.sail, "bench", self.artifact, "--json", "--tiles", 1 if self.vision else 0, *sizes]
         model, *vision = self.files(column)
-        here = Path(__file__).parent
         python = a.folder / f"venv-{PYTHONS[column]}" / "bin" / "python"
         pictures = ["--vision", *vision] if vision else []
-        return [python, here / "contender.py", column, model, "--probe", a.folder / "bin/probe", *pictures, *sizes]
+        return [python, HERE / "contender.py", column, model, "--probe", a.folder / "bin/probe", *pictures, *sizes]
+
+
+    def title(self):
+        return f"{self.kind} {self.scheme} ({self.artifact.name} | {self.model.name})"
+
+
+def workloads(a):
+    return [Workload(a, kind, pair) for kind in FILES for pair in getattr(a, kind)]
 
 
 def warm(paths):
@@ -101,17 +109,25 @@ def rounds_of(a, workload):
         else:
             raise Refused(f"others used more than {a.others:.0%} of the processors in all {a.tries} tries of a round")
         yield {
-            "date": datetime.date.today().isoformat(),
-            "commit": said("git", "-C", ROOT, "rev-parse", "--short", "HEAD"),
-            "machine": machine(),
-            "command": " ".join(map(without_folders, sys.argv)),
-            "workload": {"kind": workload.kind, "scheme": workload.scheme, "model": workload.model.stem},
-            "sizes": {"prefill": a.prefill, "decode": a.decode, "repeat": a.repeat, "threads": a.threads},
+            **header(a, workload),
+            "repeat": a.repeat,
             "round": number,
             "figures": figures,
             "others": others,
             "versions": {column: version(a, column, document) for column, document in documents.items()},
         }
+
+
+def header(a, workload):
+    """What every record says of when, where and what."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": said("git", "-C", ROOT, "rev-parse", "--short", "HEAD"),
+        "machine": machine(),
+        "command": " ".join(map(without_folders, sys.argv)),
+        "workload": {"kind": workload.kind, "scheme": workload.scheme, "model": workload.model.stem},
+        "sizes": {"prefill": a.prefill, "decode": a.decode, "threads": a.threads},
+    }
 
 
 def without_folders(word):
@@ -139,22 +155,26 @@ def machine():
     return f"{os.cpu_count()} cores of {model}, {gigabytes:.0f} GiB"
 
 
-def arguments():
+def arguments(about, decode, turns=None):
+    """The command line: of rounds, or of so many turns."""
     columns = [table.SAIL, *PYTHONS]
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(description=about.splitlines()[0])
     p.add_argument("folder", type=Path, help="what setup.sh and models.py filled")
     p.add_argument("--sail", type=Path, required=True, help="our program, a release build")
     for kind, schemes in FILES.items():
         p.add_argument(f"--{kind}", action="append", default=[], metavar="SCHEME=FILE.sail", help=", ".join(schemes))
     p.add_argument("--columns", default=",".join(columns), help="who is measured, in this order (default: %(default)s)")
-    p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--repeat", type=int, default=3, help="repetitions in one process; their median is its figure")
+    if turns:
+        p.add_argument("--turns", type=int, default=turns)
+    else:
+        p.add_argument("--rounds", type=int, default=5)
+        p.add_argument("--repeat", type=int, default=3, help="repetitions in one process; their median is its figure")
+        p.add_argument("--tries", type=int, default=5, help="how often a refused round is repeated")
     p.add_argument("--prefill", type=int, default=512)
-    p.add_argument("--decode", type=int, default=64)
+    p.add_argument("--decode", type=int, default=decode)
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--others", type=float, default=0.06, help="share of the processors that others may take; 1 for trials")
-    p.add_argument("--tries", type=int, default=5, help="how often a refused round is repeated")
-    p.add_argument("--record", action="store_true", help=f"append every round to {RECORD.relative_to(ROOT)}")
+    p.add_argument("--record", action="store_true", help=f"append what was found to {RECORD.relative_to(ROOT)}")
     a = p.parse_args()
     a.columns = a.columns.split(",")
     if unknown := set(a.columns) - set(columns):
@@ -167,9 +187,8 @@ def arguments():
 
 
 def main():
-    a = arguments()
-    workloads = [Workload(a, kind, pair) for kind in FILES for pair in getattr(a, kind)]
-    for workload in workloads:
+    a = arguments(__doc__, decode=64)
+    for workload in workloads(a):
         found, refused = [], None
         try:
             for line in rounds_of(a, workload):
@@ -181,8 +200,7 @@ def main():
             refused = str(reason)
         if found:
             sizes = f"prefill {a.prefill}, decode {a.decode} at {a.prefill}, {a.threads} threads, {len(found)} rounds"
-            title = f"{workload.kind} {workload.scheme} ({workload.artifact.name} | {workload.model.name}): {sizes}"
-            print(table.table(title, workload.columns, found) + "\n", flush=True)
+            print(table.table(f"{workload.title()}: {sizes}", workload.columns, found) + "\n", flush=True)
         if refused:
             raise SystemExit(refused)
 

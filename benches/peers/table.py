@@ -1,5 +1,5 @@
 """From rounds to medians, spreads and ratios. Pure: no file, no process, no clock."""
-from statistics import median
+from statistics import median, quantiles
 
 SAIL = "sail"
 
@@ -75,3 +75,20 @@ def table(title, columns, rounds):
         ratios = [] if metric.key in WITHOUT_RATIO else [ratio(metric, figures) for figures in rounds]
         lines.append(f"| {metric.name} | " + " | ".join(cells) + f" | {spread(ratios, 2)} |")
     return "\n".join(lines)
+
+
+def turns(title, rates):
+    """Markdown of decoding in turns: tokens/s by column, and ours to each peer's turn of the same cycle."""
+    lines = [title, "", "| | tokens/s | sail / it |", "| --- | ---: | ---: |"]
+    ours = rates[SAIL]
+    for column, of in rates.items():
+        ratios = [mine / its for mine, its in zip(ours, of)]
+        beside = "" if column == SAIL else quartiles(ratios, 3)
+        lines.append(f"| {column} | {quartiles(of, 2)} | {beside} |")
+    return "\n".join(lines)
+
+
+def quartiles(values, digits):
+    """`median [first quartile .. third]`."""
+    low, middle, high = (f"{value:.{digits}f}" for value in quantiles(values, n=4))
+    return f"{middle} [{low} .. {high}]"

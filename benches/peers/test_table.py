@@ -61,7 +61,26 @@ class Text(unittest.TestCase):
         self.assertIn("| readable beside decode, GB/s | 40.0 [40.0 .. 40.0] | 40.0 [40.0 .. 40.0] | – |", lines)
 
 
+class Turns(unittest.TestCase):
+    def test_turns_of_one_cycle_are_compared(self):
+        # The machine is three times as fast in the third cycle, for both: ours stays 1.25 times better.
+        lines = table.turns("t", {"sail": [10.0, 20.0, 30.0, 20.0], "a": [8.0, 16.0, 24.0, 16.0]}).splitlines()
+        self.assertEqual(lines[4:], ["| sail | 20.00 [12.50 .. 27.50] |  |", "| a | 16.00 [10.00 .. 22.00] | 1.250 [1.250 .. 1.250] |"])
+
+
 class Quiet(unittest.TestCase):
+    def test_a_watch_leaves_out_this_process_and_those_it_is_told_of(self):
+        spin = "while True: pass"
+        child = quiet.subprocess.Popen([sys.executable, "-c", spin])
+        with quiet.Watch([child.pid]) as known:
+            quiet.time.sleep(0.5)
+        with quiet.Watch([]) as unknown:
+            quiet.time.sleep(0.5)
+        child.kill()
+        child.wait()
+        self.assertGreater(unknown.others, known.others + 0.5 / quiet.os.cpu_count())
+
+
     def test_stolen_time_is_busy_and_guests_count_once(self):
         busy, total = quiet.busy_and_all("cpu  10 20 30 400 50 6 7 8 9 9\n")
         self.assertEqual((busy * quiet.TICKS, total * quiet.TICKS), (81, 531))

@@ -1,6 +1,7 @@
 //! What `sail bench --json` promises to programs that read it.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -10,7 +11,30 @@ use sail_tests::places::binary;
 use super::inputs;
 
 pub fn tests() -> Vec<Test> {
-    vec![Test::new("a bench says of every run how fast memory was beside it", beside)]
+    vec![
+        Test::new("a bench says of every run how fast memory was beside it", beside),
+        Test::new("a bench in turns answers every line with seconds", turns),
+    ]
+}
+
+fn turns() -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    inputs::prepare("$ model.sail", folder.path())?;
+    let mut bench = Command::new(binary("sail")?);
+    bench.args(["bench", "model.sail", "--prefill", "24", "--decode", "3", "--turns"]);
+    bench.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = bench.current_dir(folder.path()).spawn().map_err(failed)?;
+    let mut lines = child.stdin.take().expect("it is piped");
+    lines.write_all(b"\n\n").map_err(failed)?;
+    drop(lines);
+    let output = child.wait_with_output().map_err(failed)?;
+    assert!(output.status.success(), "{}", output.status);
+    let printed = String::from_utf8(output.stdout).map_err(failed)?;
+    let seconds: Result<Vec<f64>, _> = printed.lines().map(str::parse).collect();
+    let seconds = seconds.map_err(failed)?;
+    assert_eq!(seconds.len(), 2, "{printed}");
+    assert!(seconds.iter().all(|time| *time > 0.0), "{printed}");
+    Ok(())
 }
 
 fn beside() -> Result<(), Outcome> {

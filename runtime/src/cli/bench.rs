@@ -2,6 +2,7 @@
 
 mod report;
 mod runs;
+mod turns;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -25,9 +26,12 @@ const LEAST_CONTEXT: u32 = 512;
 On a GPU, calls are measured as conversations make them, and again with a mark around each kernel
 for the table of families; its memory is measured by a copy inside of it.
 
-Every repetition stands beside a measurement of the machine's own limits: bytes that all threads read
-from memory in a second, and multiplications and additions they do in registers with the widest
-instruction for bf16 that the artifact may use. Shares are of those.
+Every repetition stands beside a measurement of the machine's own limits: bytes that all threads
+read from memory in a second, and multiplications and additions they do in registers with the
+widest instruction for bf16 that the artifact may use. Shares are of those.
+
+With `--turns`, tokens are written for each line that comes on standard input, and the seconds
+they took go out as a line: for a program that lets several take turns.
 
 Example: sail bench model.sail --json")]
 pub struct Bench {
@@ -59,6 +63,9 @@ pub struct Bench {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Read the prompt once, and write after it for each line of standard input; print seconds.
+    #[arg(long, conflicts_with_all = ["json", "tiles", "repeat", "profile_experts", "operations"])]
+    turns: bool,
     #[command(flatten)]
     machine: Machine,
 }
@@ -81,6 +88,10 @@ impl Bench {
             tiles: self.tiles,
             repeat: self.repeat,
         };
+        if self.turns {
+            progress.clear();
+            return turns::take(&program, sizes);
+        }
         let path = self.profile_experts.as_deref();
         let profiler = path.map(|path| ExpertProfiler::new(&program, path)).transpose()?;
         let probe = Probe::new(&program, options.threads);

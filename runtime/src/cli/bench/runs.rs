@@ -115,14 +115,19 @@ pub fn measure(
     progress: &mut Progress,
 ) -> Result<Runs, Failure> {
     let Watched { program, probe, profiler } = *watched;
-    let text_positions = sizes.prefill.saturating_add(sizes.decode);
-    has_room(program, ContextError { text_positions, ..nothing_asked(program) })?;
+    has_room_for_text(program, sizes)?;
     let image_positions = program.manifest().tiling.tokens_per_tile.saturating_mul(sizes.tiles);
     let pictures = ContextError { tiles: sizes.tiles, image_positions, ..nothing_asked(program) };
     has_room(program, pictures)?;
     let pixels = pixels(&program.engine());
     let mut bench = Bench { program, sizes, probe, profiler, pixels };
     bench.carry_out(progress).map_err(boxed)
+}
+
+/// Refuses a context without room for the prompt and the tokens after it.
+pub(super) fn has_room_for_text(program: &Program, sizes: Sizes) -> Result<(), Failure> {
+    let text_positions = sizes.prefill.saturating_add(sizes.decode);
+    has_room(program, ContextError { text_positions, ..nothing_asked(program) })
 }
 
 fn nothing_asked(program: &Program) -> ContextError {
@@ -340,7 +345,7 @@ fn read(engine: &mut Engine, count: u32, watch: &mut dyn FnMut(&Done)) -> Result
     read_into(engine, 0, count, watch)
 }
 
-fn read_into(
+pub(super) fn read_into(
     engine: &mut Engine,
     slot: u32,
     count: u32,
@@ -356,7 +361,7 @@ fn read_into(
 
 /// Tokens of `batch` conversations after the prompts that [`read_into`] has left in the cache, in as
 /// many calls as the largest class needs; several tokens at once where the device chooses them.
-fn write(
+pub(super) fn write(
     engine: &mut Engine,
     positions: Range<u32>,
     batch: u32,
