@@ -41,12 +41,12 @@ impl Text {
     ///
     /// Refuses what is no tokenizer, and a form whose control tokens it does not have.
     pub fn new(tokenizer_json: &[u8], spec: &PromptSpec) -> Result<Self, TextError> {
-        let mut tokenizer = file::read(tokenizer_json).ok_or(TextError::Tokenizer)?;
+        let (mut tokenizer, learned) = file::read(tokenizer_json).ok_or(TextError::Tokenizer)?;
         tokenizer.with_truncation(None).map_err(|_| TextError::Tokenizer)?;
         tokenizer.with_padding(None);
         tokenizer.set_encode_special_tokens(true);
         let form = Form::new(spec, &tokenizer)?;
-        let vocabulary = Arc::new(Vocabulary::new(&tokenizer)?);
+        let vocabulary = Arc::new(Vocabulary::new(&tokenizer, &learned)?);
         Ok(Self { tokenizer, vocabulary, form })
     }
 

@@ -3,9 +3,8 @@
 use tokenizers::Tokenizer;
 
 use super::TextError;
+use super::file::{Learned, MAX_ID};
 
-/// Largest id a tokenizer may use; the released ones end at 151,677.
-const MAX_ID: u32 = 0xff_ffff;
 /// Shown although they are added tokens: they fence off the model's reasoning.
 const SHOWN: [&str; 2] = ["<think>", "</think>"];
 
@@ -27,18 +26,15 @@ impl Vocabulary {
     /// Ids without a token (the head is wider than the vocabulary) stand for no bytes.
     ///
     /// Refuses ids beyond [`MAX_ID`].
-    pub fn new(tokenizer: &Tokenizer) -> Result<Self, TextError> {
+    pub fn new(tokenizer: &Tokenizer, learned: &Learned) -> Result<Self, TextError> {
         let added = tokenizer.get_added_tokens_decoder();
-        let learned = tokenizer.get_vocab(false);
-        let last = added.keys().chain(learned.values()).copied().max().unwrap_or(0);
+        let last = added.keys().copied().max().unwrap_or(0);
         if last > MAX_ID {
             return Err(TextError::Tokenizer);
         }
 
-        let mut tokens: Vec<&str> = vec![""; last as usize + 1];
-        for (token, &id) in &learned {
-            tokens[id as usize] = token;
-        }
+        let mut tokens = learned.words();
+        tokens.resize(tokens.len().max(last as usize + 1), "");
         let mut kinds = vec![Kind::Plain; tokens.len()];
         for (&id, token) in &added {
             tokens[id as usize] = &token.content;
