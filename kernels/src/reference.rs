@@ -17,8 +17,8 @@ mod sample;
 mod vision;
 
 pub use attention::{
-    Cache, Heads, QkNormRope, attention, attention_int8, cache_write, qk_norm_rope_write, rope,
-    rope_table, tile_attention,
+    Cache, Heads, QkNormRope, attention, attention_int8, attention_int8_by_integers, cache_write,
+    qk_norm_rope_write, rope, rope_table, tile_attention,
 };
 pub use experts::{
     Groups, Mixture, combine, combine_add, experts, group_by_expert, grouped_gate_up_silu,

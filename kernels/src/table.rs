@@ -108,7 +108,7 @@ pub const KERNELS: &[Template] = &[
     Template { name: "attention", twin: "attention", tolerance: SOFTMAX, targets: BOTH },
     Template {
         name: "attention_int8",
-        twin: "quantized_rows, attention_int8",
+        twin: "quantized_rows, attention_int8, attention_int8_by_integers",
         tolerance: SOFTMAX,
         targets: BOTH,
     },

@@ -346,7 +346,7 @@ impl Filled {
         let (q, values) = scaled(8, rows.len() * heads.query * heads.dim, scale);
         let twin = match self.pages.scheme {
             CacheScheme::Bf16 => reference::attention,
-            CacheScheme::Int8 => reference::attention_int8,
+            CacheScheme::Int8 => reference::attention_int8_by_integers,
         };
         let want = twin(&values, &self.cache, rows, heads, Rounding::Bf16);
         let kernel = self.kernel();

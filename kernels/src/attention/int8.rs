@@ -1,7 +1,4 @@
-//! A cache of bytes: how a key and a value are stored, and how a page becomes one of bf16 again.
-//!
-//! Integers of 8 bits are bf16 values, so a page is unpacked without rounding; scales of keys meet the
-//! scores, those of values the weights before these are rounded.
+//! A cache of bytes: how a key and a value are stored.
 
 use sail_ir::plan::PAGE_POSITIONS;
 
@@ -95,47 +92,4 @@ fn quantize<'c>(k: &mut Builder<'c>, layout: PageLayout, row: Ptr<'c>, staged: P
         k.store_bytes(to, value);
     });
     step
-}
-
-/// Bring the page of `block` to `to`, as [`PageLayout::as_bf16`] draws it: all keys, and the values of
-/// at least the first `positions` positions.
-pub(super) fn unpack<'c>(
-    k: &mut Builder<'c>,
-    layout: PageLayout,
-    [block, to]: [Ptr<'c>; 2],
-    positions: Index<'c>,
-) {
-    let (zero, quads) = (k.index(0), k.index(u64::from(layout.head_dim).div_ceil(4)));
-    unpack_lines(k, [block, to], PAGE, [zero, quads]);
-    let block = k.at_bytes_constant(block, layout.keys_bytes());
-    let to = k.at_bytes_constant(to, layout.as_bf16().keys_bytes());
-    let quads = k.add_constant(positions, 3);
-    let quads = k.div_constant(quads, 4);
-    unpack_lines(k, [block, to], layout.padded(), [zero, quads]);
-}
-
-/// Lines `first .. past` of `width` quads: each becomes two lines of pairs.
-fn unpack_lines<'c>(
-    k: &mut Builder<'c>,
-    [from, to]: [Ptr<'c>; 2],
-    width: u64,
-    [first, past]: [Index<'c>; 2],
-) {
-    let lanes = k.lanes();
-    k.for_each(first, past, 1, |k, line| {
-        let quads = k.mul_constant(line, 4 * width);
-        let quads = k.at_bytes(from, quads);
-        let pairs = k.mul_constant(line, 2 * 4 * width);
-        let pairs = k.at_bytes(to, pairs);
-        for at in (0..width).step_by(lanes as usize) {
-            let from = k.at_bytes_constant(quads, 4 * at);
-            let words = k.load::<I32>(from, lanes);
-            let [a, b, c, d] = k.of_bytes(words);
-            for (half, (low, high)) in [(a, b), (c, d)].into_iter().enumerate() {
-                let to = k.at_bytes_constant(pairs, 4 * (half as u64 * width + at));
-                let pair = k.exact_pairs(low, high);
-                k.store(to, pair);
-            }
-        }
-    });
 }

@@ -18,6 +18,7 @@ pub mod page;
 pub mod paged;
 pub mod qk_norm_rope_write;
 pub mod rope;
+mod softmax_bytes;
 mod softmax_page;
 pub mod tile;
 mod wgmma;

@@ -40,12 +40,6 @@ impl PageLayout {
         self.scheme.block_bytes(self.head_dim).expect("a head of a checked model")
     }
 
-    /// The same head as it is computed with.
-    #[must_use]
-    pub fn as_bf16(self) -> Self {
-        Self { scheme: CacheScheme::Bf16, ..self }
-    }
-
     /// Workspace in which a key or a value is quantized.
     #[must_use]
     pub fn staged_bytes(self) -> u64 {
@@ -56,7 +50,7 @@ impl PageLayout {
     }
 
     /// How many values stand together in a word: pairs or quads.
-    fn together(self) -> u64 {
+    pub(super) fn together(self) -> u64 {
         4 / self.scheme.value_bytes()
     }
 

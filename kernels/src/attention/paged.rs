@@ -4,13 +4,11 @@ use sail_ir::plan::{Cost, Grid, PAGE_POSITIONS};
 use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 
-use super::int8;
 use super::page::{PageLayout, Pool, TokenRow};
 use super::softmax_page::{Page, SoftmaxPage, VECTORS};
 use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Bf16, Builder, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
-use crate::rows::copy;
 
 /// `q [t, heads·head_dim]` over the pages of the rows' slots to `y`, shaped as `q`.
 ///
@@ -59,14 +57,6 @@ impl Attention {
     fn head_dim(&self) -> u32 {
         self.layout.head_dim
     }
-
-    /// Workspace for a page that is not bf16 where it is kept.
-    fn unpacked_bytes(&self) -> u64 {
-        match self.layout.scheme {
-            CacheScheme::Bf16 => 0,
-            CacheScheme::Int8 => self.layout.as_bf16().block_bytes(),
-        }
-    }
 }
 
 impl Kernel for Attention {
@@ -95,8 +85,7 @@ impl Kernel for Attention {
     }
 
     fn workspace_bytes(&self) -> u64 {
-        let pages = SoftmaxPage::workspace_bytes(self.layout.as_bf16(), self.capacity());
-        pages.next_multiple_of(64) + self.unpacked_bytes()
+        SoftmaxPage::workspace_bytes(self.layout, self.capacity())
     }
 
     fn cost(&self) -> Cost {
@@ -124,8 +113,7 @@ impl Kernel for Attention {
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
             return Err(EmitError::no_fit(self, "the heads do not fall into whole groups"));
         }
-        let pages = SoftmaxPage::new(k, self.layout.as_bf16(), self.capacity());
-        let unpacked = k.carve(self.unpacked_bytes());
+        let pages = SoftmaxPage::new(k, self.layout, self.capacity());
         let rows = k.argument(2);
         let count = k.rows(&self.grid());
         let per_block = k.index(u64::from(self.rows_per_block()));
@@ -150,7 +138,7 @@ impl Kernel for Attention {
                     goes_on,
                     |_| start,
                     |k| {
-                        self.run(k, (&pages, unpacked), head, start, row);
+                        self.run(k, &pages, head, start, row);
                         next
                     },
                 )
@@ -207,7 +195,7 @@ impl Attention {
     fn run<'c>(
         &self,
         k: &mut Builder<'c>,
-        (pages, unpacked): (&SoftmaxPage<'c>, Ptr<'c>),
+        pages: &SoftmaxPage<'c>,
         head: Index<'c>,
         start: Index<'c>,
         last: TokenRow<'c>,
@@ -225,9 +213,8 @@ impl Attention {
         k.for_each(zero, count, 1, |k, row| {
             let at = k.add(start, row);
             let from = self.group_of(k, q, at, head);
-            let to = k.mul_constant(row, 2 * u64::from(self.group() * self.head_dim()));
-            let to = k.at_bytes(pages.queries, to);
-            copy(k, from, to, self.group() * self.head_dim());
+            let vector = k.mul_constant(row, u64::from(self.group()));
+            pages.take_queries(k, vector, from, self.group());
             let position = k.add(first_position, row);
             self.limit(k, pages, row, position);
         });
@@ -243,7 +230,7 @@ impl Attention {
             let next = pool.page(k, last.slot, following);
             let next = pool.block(k, next, head);
             let base = k.mul_constant(number, u64::from(PAGE_POSITIONS));
-            let page = self.page(k, ([block, unpacked], next), [base, last.position]);
+            let page = Page { block, scales: self.scales(k, block), next: Some(next) };
             pages.see(k, page, [base, last.position], vectors);
         });
 
@@ -262,24 +249,10 @@ impl Attention {
         });
     }
 
-    /// The page at `block` as it is computed with; `last` is the last position that is looked at.
-    fn page<'c>(
-        &self,
-        k: &mut Builder<'c>,
-        ([block, unpacked], next): ([Ptr<'c>; 2], Ptr<'c>),
-        [base, last]: [Index<'c>; 2],
-    ) -> Page<'c> {
-        if self.layout.scheme == CacheScheme::Bf16 {
-            return Page { block, scales: None, next: Some(next) };
-        }
-        let seen = k.sub(last, base);
-        let seen = k.add_constant(seen, 1);
-        let all = k.index(u64::from(PAGE_POSITIONS));
-        let seen = k.min(seen, all);
-        int8::unpack(k, self.layout, [block, unpacked], seen);
-        let scales = self.layout.scale_offsets(0);
-        let scales = scales.map(|offset| k.at_bytes_constant(block, offset));
-        Page { block: unpacked, scales: Some(scales), next: None }
+    /// The scales of the keys and of the values in `block`, if it has any.
+    fn scales<'c>(&self, k: &mut Builder<'c>, block: Ptr<'c>) -> Option<[Ptr<'c>; 2]> {
+        let lists = (self.layout.scheme == CacheScheme::Int8).then(|| self.layout.scale_offsets(0));
+        lists.map(|lists| lists.map(|offset| k.at_bytes_constant(block, offset)))
     }
 
     /// Bytes of a key or a value of one head, with its scale.

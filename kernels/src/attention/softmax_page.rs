@@ -11,16 +11,20 @@
 //! 3. sums of the values, weighted by 1.
 //!
 //! A page in which a vector sees nothing changes nothing: its maximum stays, its weights are zero.
+//!
+//! What is said of bf16 here is otherwise for a cache of bytes; see `softmax_bytes.rs`.
 
 use sail_ir::plan::PAGE_POSITIONS;
+use sail_ir::scheme::CacheScheme;
 
 use super::page::PageLayout;
 use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
+use crate::rows::copy;
 
 /// Most query vectors worked on together.
 pub const VECTORS: u32 = 48;
 
-const PAGE: u64 = PAGE_POSITIONS as u64;
+pub(super) const PAGE: u64 = PAGE_POSITIONS as u64;
 
 /// No target has more f32 in a vector; workspaces are sized for it.
 const MOST_LANES: u64 = 16;
@@ -34,7 +38,7 @@ const LINE_BYTES: usize = 64;
 /// A page as it is computed with.
 #[derive(Clone, Copy)]
 pub(super) struct Page<'c> {
-    /// Keys and values, bf16.
+    /// Keys and values.
     pub block: Ptr<'c>,
     /// f32 of each position that its key, and its value, are to be multiplied with, if with any.
     pub scales: Option<[Ptr<'c>; 2]>,
@@ -51,13 +55,13 @@ impl<'c> Page<'c> {
 
 /// Query vectors and what is known of them so far, in the workspace.
 pub(super) struct SoftmaxPage<'c> {
-    layout: PageLayout,
+    pub(super) layout: PageLayout,
     /// `[capacity, head_dim]` bf16: the queries.
-    pub queries: Ptr<'c>,
+    pub(super) queries: Ptr<'c>,
     /// `[capacity]` i32: the last position each vector sees.
     pub limits: Ptr<'c>,
     /// `[capacity, 64]` bf16: weights of the page at hand.
-    weights: Ptr<'c>,
+    pub(super) weights: Ptr<'c>,
     /// `[capacity, lanes]` f32: their sums, lane by lane.
     page_sums: Ptr<'c>,
     /// `[capacity]` f32: greatest score so far, and with the page at hand.
@@ -68,6 +72,9 @@ pub(super) struct SoftmaxPage<'c> {
     sums: Ptr<'c>,
     /// `[capacity, padded]` f32: sums of the weighted values so far.
     outputs: Ptr<'c>,
+    /// `[capacity]` f32, for pages of bytes: what a query's integers are worth, and those of the
+    /// weights of the page at hand.
+    pub(super) steps: [Ptr<'c>; 2],
 }
 
 /// Register blocks: how many vectors at once, and how many vector registers of keys or columns.
@@ -82,10 +89,11 @@ impl<'c> SoftmaxPage<'c> {
         Self::sizes(layout, capacity).iter().sum()
     }
 
-    fn sizes(layout: PageLayout, capacity: u64) -> [u64; 9] {
+    fn sizes(layout: PageLayout, capacity: u64) -> [u64; 11] {
         let line = 4 * MOST_LANES;
         let single = (4 * capacity).next_multiple_of(line);
-        let queries = (2 * u64::from(layout.head_dim) * capacity).next_multiple_of(64);
+        let queries = (query_bytes(layout) * capacity).next_multiple_of(64);
+        let steps = if layout.scheme == CacheScheme::Int8 { single } else { 0 };
         [
             queries,
             single,
@@ -96,12 +104,14 @@ impl<'c> SoftmaxPage<'c> {
             single,
             line * capacity,
             4 * layout.padded() * capacity,
+            steps,
+            steps,
         ]
     }
 
     /// Take the workspace.
     pub fn new(k: &mut Builder<'c>, layout: PageLayout, capacity: u64) -> Self {
-        let [queries, limits, weights, page_sums, old, new, factors, sums, outputs] =
+        let [queries, limits, weights, page_sums, old, new, factors, sums, outputs, steps @ ..] =
             Self::sizes(layout, capacity).map(|bytes| k.carve(bytes));
         Self {
             layout,
@@ -113,6 +123,27 @@ impl<'c> SoftmaxPage<'c> {
             factors,
             sums,
             outputs,
+            steps,
+        }
+    }
+
+    /// Take `count` queries from row-major `from`, which become vectors from `first` on.
+    pub fn take_queries(&self, k: &mut Builder<'c>, first: Index<'c>, from: Ptr<'c>, count: u32) {
+        match self.layout.scheme {
+            CacheScheme::Bf16 => {
+                let to = k.mul_constant(first, query_bytes(self.layout));
+                let to = k.at_bytes(self.queries, to);
+                copy(k, from, to, count * self.layout.head_dim);
+            }
+            CacheScheme::Int8 => {
+                let (zero, count) = (k.index(0), k.index(count.into()));
+                k.for_each(zero, count, 1, |k, member| {
+                    let query = k.mul_constant(member, 2 * u64::from(self.layout.head_dim));
+                    let query = k.at_bytes(from, query);
+                    let vector = k.add(first, member);
+                    self.take_for_bytes(k, vector, query);
+                });
+            }
         }
     }
 
@@ -162,12 +193,12 @@ impl<'c> SoftmaxPage<'c> {
         k.note("weighted values");
         let values = page.lines(k, self.layout.keys_bytes());
         let seen = k.sub(last, base);
-        let pairs = k.div_constant(seen, 2);
-        let pairs = k.add_constant(pairs, 1);
-        let whole = k.index(PAGE / 2);
-        let pairs = k.min(pairs, whole);
+        let words = k.div_constant(seen, self.layout.together());
+        let words = k.add_constant(words, 1);
+        let whole = k.index(PAGE / self.layout.together());
+        let words = k.min(words, whole);
         self.for_each_height(k, count, |k, first, height| {
-            self.add_values(k, values, pairs, first, height);
+            self.add_values(k, values, words, first, height);
         });
     }
 
@@ -242,14 +273,16 @@ impl<'c> SoftmaxPage<'c> {
     ) -> Vec<Vec<F32<'c>>> {
         let all = PAGE / u64::from(k.lanes());
         let step = u64::from(self.blocking(k).columns);
-        let query_bytes = 2 * u64::from(self.layout.head_dim);
-        let queries = k.mul_constant(first, query_bytes);
+        let queries = k.mul_constant(first, query_bytes(self.layout));
         let queries = k.at_bytes(self.queries, queries);
         let mut scores = vec![Vec::new(); height as usize];
         for start in (0..all).step_by(step as usize) {
             let columns = step.min(all - start);
             let keys = keys.skip(k, 4 * u64::from(k.lanes()) * start);
-            let sums = self.column_scores(k, (keys, queries), height, columns);
+            let sums = match self.layout.scheme {
+                CacheScheme::Bf16 => self.column_scores(k, (keys, queries), height, columns),
+                CacheScheme::Int8 => self.byte_scores(k, (keys, queries), height, columns),
+            };
             for (scores, sums) in scores.iter_mut().zip(sums.chunks_exact(columns as usize)) {
                 scores.extend(sums);
             }
@@ -301,7 +334,13 @@ impl<'c> SoftmaxPage<'c> {
             })
         };
         let lanes = k.lanes();
-        let scale = k.f32((1.0 / f64::from(self.layout.head_dim).sqrt()) as f32);
+        let scale = match self.layout.scheme {
+            CacheScheme::Bf16 => k.f32(self.scale()),
+            CacheScheme::Int8 => {
+                let step = k.at::<F32>(self.steps[0], vector);
+                k.load::<F32>(step, 1)
+            }
+        };
         let limit = k.at::<I32>(self.limits, vector);
         let limit = k.load::<I32>(limit, 1);
         let base = k.i32_of(base);
@@ -330,9 +369,8 @@ impl<'c> SoftmaxPage<'c> {
         let maximum = k.max(largest, before);
         k.store(new, maximum);
 
-        let weights = k.mul_constant(vector, 2 * PAGE);
-        let weights = k.at_bytes(self.weights, weights);
         let mut sum = k.f32s(0.0, lanes);
+        let mut weights = Vec::new();
         for (column, score) in scaled.into_iter().enumerate() {
             let below = k.sub(score, maximum);
             let mut weight = k.exp(below);
@@ -343,9 +381,19 @@ impl<'c> SoftmaxPage<'c> {
                 let scaled = k.mul(weight, scales);
                 weight = k.select(shown[column], scaled, none);
             }
-            let to = k.at_bytes_constant(weights, 2 * u64::from(lanes) * column as u64);
-            let weight = k.round(weight);
-            k.store::<Bf16>(to, weight);
+            weights.push(weight);
+        }
+        let line = k.mul_constant(vector, 2 * PAGE);
+        let line = k.at_bytes(self.weights, line);
+        match self.layout.scheme {
+            CacheScheme::Bf16 => {
+                for (column, weight) in weights.into_iter().enumerate() {
+                    let to = k.at_bytes_constant(line, 2 * u64::from(lanes) * column as u64);
+                    let weight = k.round(weight);
+                    k.store::<Bf16>(to, weight);
+                }
+            }
+            CacheScheme::Int8 => self.keep_for_bytes(k, vector, line, &weights),
         }
         let to = self.line(k, self.page_sums, vector);
         k.store(to, sum);
@@ -356,7 +404,7 @@ impl<'c> SoftmaxPage<'c> {
         &self,
         k: &mut Builder<'c>,
         values: Lines<'c>,
-        pairs: Index<'c>,
+        words: Index<'c>,
         first: Index<'c>,
         height: u32,
     ) {
@@ -378,7 +426,7 @@ impl<'c> SoftmaxPage<'c> {
         let step = u64::from(self.blocking(k).columns);
         for start in (0..all).step_by(step as usize) {
             let columns = step.min(all - start);
-            self.add_columns(k, values, pairs, first, &factors, [start, columns]);
+            self.add_columns(k, values, words, first, &factors, [start, columns]);
         }
     }
 
@@ -387,7 +435,7 @@ impl<'c> SoftmaxPage<'c> {
         &self,
         k: &mut Builder<'c>,
         values: Lines<'c>,
-        pairs: Index<'c>,
+        words: Index<'c>,
         first: Index<'c>,
         factors: &[F32<'c>],
         [start, columns]: [u64; 2],
@@ -402,35 +450,41 @@ impl<'c> SoftmaxPage<'c> {
         let weights = k.mul_constant(first, 2 * PAGE);
         let weights = k.at_bytes(self.weights, weights);
 
-        let mut places = Vec::new();
-        let mut sums = Vec::new();
-        for (row, factor) in factors.iter().enumerate() {
-            for column in 0..columns {
-                let offset = row as u64 * line_bytes + 4 * u64::from(lanes) * column;
-                let place = k.at_bytes_constant(outputs, offset);
-                let before = k.load::<F32>(place, lanes);
-                sums.push(k.mul(before, *factor));
-                places.push(place);
+        let place = |k: &mut Builder<'c>, row: usize, column: u64| {
+            let offset = row as u64 * line_bytes + 4 * u64::from(k.lanes()) * column;
+            k.at_bytes_constant(outputs, offset)
+        };
+        let places: Vec<(Ptr<'c>, F32<'c>)> = (factors.iter().enumerate())
+            .flat_map(|(row, factor)| (0..columns).map(move |column| (row, column, *factor)))
+            .map(|(row, column, factor)| (place(k, row, column), factor))
+            .collect();
+        let shrunk = |k: &mut Builder<'c>, (place, factor): (Ptr<'c>, F32<'c>)| {
+            let before = k.load::<F32>(place, k.lanes());
+            k.mul(before, factor)
+        };
+        let sums: Vec<F32<'c>> = match self.layout.scheme {
+            CacheScheme::Bf16 => {
+                let before = places.iter().map(|place| shrunk(k, *place)).collect();
+                column_sums(k, (values, weights), words, before, [line_bytes, columns])
             }
-        }
-        let zero = k.index(0);
-        let sums = k.fold(zero, pairs, 1, sums, |k, pair, mut sums| {
-            let line = k.mul_constant(pair, line_bytes);
-            let values = values.load(k, line, columns, factors.len() as u32);
-            let weights = k.at::<I32>(weights, pair);
-            for row in 0..factors.len() {
-                let weight = k.at_bytes_constant(weights, row as u64 * 2 * PAGE);
-                let weight = k.load_word_everywhere(weight, lanes);
-                for (column, values) in values.iter().enumerate() {
-                    let sum = &mut sums[row * columns as usize + column];
-                    *sum = k.dot_bf16(*sum, weight, *values);
-                }
+            CacheScheme::Int8 => {
+                let sums = [line_bytes, columns, factors.len() as u64];
+                let sums = self.byte_sums(k, (values, weights), words, first, sums);
+                let with_before = places.iter().zip(sums).map(|(place, sum)| {
+                    let before = shrunk(k, *place);
+                    k.add(before, sum)
+                });
+                with_before.collect()
             }
-            sums
-        });
-        for (place, sum) in places.into_iter().zip(sums) {
+        };
+        for ((place, _), sum) in places.into_iter().zip(sums) {
             k.store(place, sum);
         }
+    }
+
+    /// What the products of queries and keys are multiplied with.
+    pub(super) fn scale(&self) -> f32 {
+        (1.0 / f64::from(self.layout.head_dim).sqrt()) as f32
     }
 
     /// The vector register kept for `vector` in a list of them.
@@ -440,9 +494,43 @@ impl<'c> SoftmaxPage<'c> {
     }
 }
 
+/// Bytes of a query in the workspace; as integers, whole vector registers of them.
+pub(super) fn query_bytes(layout: PageLayout) -> u64 {
+    match layout.scheme {
+        CacheScheme::Bf16 => 2 * u64::from(layout.head_dim),
+        CacheScheme::Int8 => 2 * layout.padded(),
+    }
+}
+
+/// `sums` with `pairs` lines of values, each weighted by every row's weights, added to them.
+fn column_sums<'c>(
+    k: &mut Builder<'c>,
+    (values, weights): (Lines<'c>, Ptr<'c>),
+    pairs: Index<'c>,
+    sums: Vec<F32<'c>>,
+    [line_bytes, columns]: [u64; 2],
+) -> Vec<F32<'c>> {
+    let zero = k.index(0);
+    let height = sums.len() as u64 / columns;
+    k.fold(zero, pairs, 1, sums, |k, pair, mut sums| {
+        let line = k.mul_constant(pair, line_bytes);
+        let values = values.load(k, line, columns, height as u32);
+        let weights = k.at::<I32>(weights, pair);
+        for row in 0..height {
+            let weight = k.at_bytes_constant(weights, row * 2 * PAGE);
+            let weight = k.load_word_everywhere(weight, k.lanes());
+            for (column, values) in values.iter().enumerate() {
+                let sum = &mut sums[row as usize * columns as usize + column];
+                *sum = k.dot_bf16(*sum, weight, *values);
+            }
+        }
+        sums
+    })
+}
+
 /// Keys or values of a page, line by line, and those of the page that follows.
 #[derive(Clone, Copy)]
-struct Lines<'c> {
+pub(super) struct Lines<'c> {
     these: Ptr<'c>,
     next: Option<Ptr<'c>>,
 }
@@ -453,12 +541,18 @@ impl<'c> Lines<'c> {
         Self { these: skip(k, self.these), next: self.next.map(|next| skip(k, next)) }
     }
 
-    /// `columns` vector registers of pairs that stand behind each other, `line` bytes into them, for
+    /// `columns` vector registers of words that stand behind each other, `line` bytes into them, for
     /// `height` vectors.
     ///
     /// Few vectors are worked on as fast as memory gives pages, and a processor foresees no further
     /// than what is contiguous: so what stands there in the next page is brought near meanwhile.
-    fn load(self, k: &mut Builder<'c>, line: Index<'c>, columns: u64, height: u32) -> Vec<I32<'c>> {
+    pub fn load(
+        self,
+        k: &mut Builder<'c>,
+        line: Index<'c>,
+        columns: u64,
+        height: u32,
+    ) -> Vec<I32<'c>> {
         let these = k.at_bytes(self.these, line);
         let vector = 4 * u64::from(k.lanes());
         if let Some(next) = self.next.filter(|_| height <= FEW) {

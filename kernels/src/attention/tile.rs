@@ -9,7 +9,6 @@ use super::softmax_page::{Page, SoftmaxPage, VECTORS};
 use crate::config::{Config, Operand, Parameter, Shaped};
 use crate::emit::{Bf16, Builder, I32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows};
-use crate::rows::copy;
 
 const PAGE: u64 = PAGE_POSITIONS as u64;
 
@@ -235,9 +234,7 @@ impl TileAttention {
             let patch = k.add(first, vector);
             let row = k.mul_constant(patch, 6 * self.width());
             let from = k.at_bytes(head.queries, row);
-            let to = k.mul_constant(vector, 2 * u64::from(self.head_dim));
-            let to = k.at_bytes(pages.queries, to);
-            copy(k, from, to, self.head_dim);
+            pages.take_queries(k, vector, from, 1);
             let limit = k.at::<I32>(pages.limits, vector);
             k.store(limit, last);
         });

@@ -37,10 +37,15 @@ impl<'c> Builder<'c> {
         self.of_bits(greatest)
     }
 
-    /// What an integer of a row is worth whose greatest magnitude becomes 127, and how many a value of
-    /// 1 is; a row of zeros has no inverse and needs none.
+    /// [`integer_step`](Self::integer_step) of bytes: the greatest magnitude becomes 127.
     pub fn byte_step(&mut self, greatest: F32<'c>) -> [F32<'c>; 2] {
-        let most = self.f32(127.0);
+        self.integer_step(greatest, 127.0)
+    }
+
+    /// What an integer of a row is worth whose greatest magnitude becomes `most`, and how many a value
+    /// of 1 is; a row of zeros has no inverse and needs none.
+    pub fn integer_step(&mut self, greatest: F32<'c>, most: f32) -> [F32<'c>; 2] {
+        let most = self.f32(most);
         let step = self.div(greatest, most);
         let zero = self.f32(0.0);
         let is_zero = self.equal(greatest, zero);

@@ -105,7 +105,7 @@ impl<'c> Builder<'c> {
     }
 
     /// The first and third signed byte of each lane as 16 bits (`even`), or the second and fourth.
-    fn signed_shorts(&mut self, bytes: I32<'c>, even: bool) -> I32<'c> {
+    pub fn signed_shorts(&mut self, bytes: I32<'c>, even: bool) -> I32<'c> {
         let up = if even { self.shift_left(bytes, 8) } else { bytes };
         let shorts = self.short_vector(2 * bytes.width());
         let vector = self.llvm.build_cast(InstructionOpcode::BitCast, up.0, shorts, "");
@@ -125,6 +125,7 @@ impl<'c> Builder<'c> {
     /// another, LLVM keeps more of them than there are registers.
     pub fn dot_shorts(&mut self, acc: I32<'c>, a: I32<'c>, b: I32<'c>) -> I32<'c> {
         let width = acc.width();
+        let fused = width == 16 && self.target.has("avx512vnni");
         let name = match width {
             16 => "llvm.x86.avx512.pmaddw.d.512",
             8 => "llvm.x86.avx2.pmadd.wd",
@@ -136,6 +137,9 @@ impl<'c> Builder<'c> {
             let cast = self.llvm.build_cast(InstructionOpcode::BitCast, pair.0, shorts, "");
             cast.expect("the builder is positioned")
         });
+        if fused {
+            return I32(self.intrinsic("llvm.x86.avx512.vpdpwssd.512", &[], &[acc.0, a, b]));
+        }
         let products = I32(self.intrinsic(name, &[], &[a, b]));
         let sum = self.add(acc, products);
         self.opaque(sum)

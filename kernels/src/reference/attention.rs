@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sail_ir::plan::PAGE_POSITIONS;
+
 use super::{Rounding, Row, head_norm, rows_of};
 
 /// Heads of one attention: query heads, the kv heads they share, values per head.
@@ -142,7 +144,7 @@ pub fn attention(
     heads: Heads,
     rounding: Rounding,
 ) -> Vec<f64> {
-    attention_in_steps(q, cache, rows, heads, |_| 1.0, rounding)
+    attention_with(q, cache, rows, heads, |weights, _| rounding.all(weights), rounding)
 }
 
 /// [`attention`] over keys and values that are integers of 8 bits times a step: a probability takes
@@ -155,16 +157,70 @@ pub fn attention_int8(
     heads: Heads,
     rounding: Rounding,
 ) -> Vec<f64> {
-    let step = |value: &[f64]| value.iter().fold(0.0_f64, |most, v| most.max(v.abs())) / 127.0;
-    attention_in_steps(q, cache, rows, heads, step, rounding)
+    let keep = |weights: Vec<f64>, values: &[&[f64]]| {
+        let of_each = weights.iter().zip(values).map(|(weight, value)| (weight, step(value)));
+        let kept = of_each.map(|(weight, step)| match step {
+            0.0 => 0.0,
+            _ => rounding.round(weight * step) / step,
+        });
+        kept.collect()
+    };
+    attention_with(q, cache, rows, heads, keep, rounding)
 }
 
-fn attention_in_steps(
+/// [`attention_int8`] as x86-64 computes it: a query is integers of 16 bits times a step, and so are the
+/// probabilities of a page, times the steps of their values.
+#[must_use]
+pub fn attention_int8_by_integers(
     q: &[f64],
     cache: &Cache,
     rows: &[Row],
     heads: Heads,
-    step: impl Fn(&[f64]) -> f64,
+    rounding: Rounding,
+) -> Vec<f64> {
+    const MOST: f64 = i16::MAX as f64;
+    if rounding == Rounding::Exact {
+        return attention_int8(q, cache, rows, heads, rounding);
+    }
+    let keep = |weights: Vec<f64>, values: &[&[f64]]| {
+        let pages = weights.chunks(PAGE_POSITIONS as usize);
+        let kept =
+            pages.zip(values.chunks(PAGE_POSITIONS as usize)).flat_map(|(weights, values)| {
+                let steps: Vec<f64> = values.iter().map(|value| step(value)).collect();
+                let all: Vec<f64> = weights.iter().zip(&steps).map(|(w, step)| w * step).collect();
+                let worth = as_integers(&all, MOST).into_iter().zip(steps);
+                worth.map(|(kept, step)| if step == 0.0 { 0.0 } else { kept / step })
+            });
+        kept.collect()
+    };
+    let padded = heads.dim.next_multiple_of(16);
+    let most = MOST.min((i32::MAX as usize / (128 * padded)) as f64);
+    let q: Vec<f64> = q.chunks(heads.dim).flat_map(|query| as_integers(query, most)).collect();
+    attention_with(&q, cache, rows, heads, keep, rounding)
+}
+
+/// `values` rounded to multiples of a `most`th of the greatest magnitude, ties to even.
+fn as_integers(values: &[f64], most: f64) -> Vec<f64> {
+    let step = greatest(values) / most;
+    let round = |value: &f64| (value / step).round_ties_even() * step;
+    if step == 0.0 { values.to_vec() } else { values.iter().map(round).collect() }
+}
+
+fn greatest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |most, v| most.max(v.abs()))
+}
+
+/// What an integer of a value is worth in a cache of bytes.
+fn step(value: &[f64]) -> f64 {
+    greatest(value) / 127.0
+}
+
+fn attention_with(
+    q: &[f64],
+    cache: &Cache,
+    rows: &[Row],
+    heads: Heads,
+    keep: impl Fn(Vec<f64>, &[&[f64]]) -> Vec<f64>,
     rounding: Rounding,
 ) -> Vec<f64> {
     let Heads { query, kv, dim } = heads;
@@ -178,7 +234,7 @@ fn attention_in_steps(
                 (0..=position).map(|p| &at(p)[part][first..][..dim]).collect()
             };
             let q = &q[(t * query + head) * dim..][..dim];
-            y.extend(attend(q, &seen(0), &seen(1), &step, rounding));
+            y.extend(attend(q, &seen(0), &seen(1), &keep, rounding));
         }
     }
     y
@@ -201,19 +257,25 @@ pub fn tile_attention(qkv: &[f64], patches: usize, heads: Heads, rounding: Round
                     tile.chunks_exact(3 * width).map(|row| &row[first..][..dim]).collect()
                 };
                 let q = &row[head * dim..][..dim];
-                y.extend(attend(q, &seen(1), &seen(2), |_| 1.0, rounding));
+                y.extend(attend(
+                    q,
+                    &seen(1),
+                    &seen(2),
+                    |weights, _| rounding.all(weights),
+                    rounding,
+                ));
             }
         }
     }
     y
 }
 
-/// One query over its keys and values; a weight is rounded times the step of its value.
+/// One query over its keys and values; `keep` says what is kept of the weights of all values.
 fn attend(
     q: &[f64],
     keys: &[&[f64]],
     values: &[&[f64]],
-    step: impl Fn(&[f64]) -> f64,
+    keep: impl Fn(Vec<f64>, &[&[f64]]) -> Vec<f64>,
     rounding: Rounding,
 ) -> Vec<f64> {
     let scale = 1.0 / (q.len() as f64).sqrt();
@@ -223,12 +285,7 @@ fn attend(
     let weights: Vec<f64> = scores.iter().map(|score| libm::exp(score - largest)).collect();
     let sum: f64 = weights.iter().sum();
     let mut y = vec![0.0; q.len()];
-    for (weight, value) in weights.iter().zip(values) {
-        let step = step(value);
-        if step == 0.0 {
-            continue;
-        }
-        let weight = rounding.round(weight * step) / step;
+    for (weight, value) in keep(weights, values).into_iter().zip(values) {
         for (y, v) in y.iter_mut().zip(*value) {
             *y += weight * v;
         }
