@@ -12,6 +12,7 @@ mod placed;
 mod promises;
 mod prompts;
 mod quality;
+mod recorded;
 mod sizes;
 mod tuned;
 mod verified;
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Test> {
         sizes::tests(),
         tuned::tests(),
         gpu::tests(),
+        recorded::tests(),
         decoded::tests(),
         made::tests(),
         quality::tests(),

@@ -8,6 +8,7 @@ mod expected;
 mod experts;
 mod norm;
 mod products;
+mod products_gpu;
 mod recorder;
 mod rows;
 mod sample;
@@ -24,6 +25,7 @@ pub fn tests() -> Vec<Test> {
         elementwise::tests(),
         norm::tests(),
         products::tests(),
+        products_gpu::tests(),
         vision::tests(),
         attention::tests(),
         tile_attention::tests(),

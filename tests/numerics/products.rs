@@ -327,7 +327,7 @@ fn gate_up_of(scheme: Scheme, (n, k): (usize, usize), prologue: Prologue) {
 }
 
 /// `[tokens, top_k]` distinct experts a token, every fifth expert never chosen.
-fn choices(tokens: usize, top_k: usize, experts: usize) -> Vec<i32> {
+pub(super) fn choices(tokens: usize, top_k: usize, experts: usize) -> Vec<i32> {
     let wishes = random(9, tokens * experts);
     let mut ids = Vec::new();
     for wishes in wishes.chunks_exact(experts) {

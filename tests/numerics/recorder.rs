@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock};
@@ -52,6 +53,13 @@ pub struct Launched<'l> {
     pub after: &'l Buffers,
 }
 
+/// One kernel has other code in another config.
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Keep a launch, if that was asked for.
 pub fn keep(launched: &Launched<'_>) {
     let Some(folder) = FOLDER.get() else { return };
@@ -72,7 +80,7 @@ pub fn keep(launched: &Launched<'_>) {
         symbol: kernel.symbol(),
         family: kernel.family().to_owned(),
         target: target.name.clone(),
-        ptx: format!("{}.{}.ptx", cuda.entry, target.name),
+        ptx: format!("{}.{}.{:016x}.ptx", cuda.entry, target.name, hash(text)),
         cuda: (*cuda).clone(),
         map_rows: map_rows.collect(),
         blocks: u32::try_from(*blocks).expect("a grid of blocks"),

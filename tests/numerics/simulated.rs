@@ -4,6 +4,7 @@ use sail_ir::plan::{Count, TensorMap};
 use sail_ir::target::Target;
 use sail_kernels::Kernel;
 use sail_kernels::emit::run::{Counts, poisoned};
+use sail_kernels::kernel::Before;
 use sail_kernels::ptx::{launch, ptx};
 use sail_ptxsim::{Device, Launch, Module, Options};
 
@@ -71,6 +72,24 @@ pub fn run_simulated(
         after: &after,
     });
     after
+}
+
+/// As [`run_simulated`], after what must run before `kernel`: its first buffer is made by that.
+pub fn run_after_before(
+    kernel: &dyn Kernel,
+    target: &Target,
+    counts: Counts,
+    buffers: &Buffers,
+) -> Buffers {
+    let mut buffers = buffers.clone();
+    if let Some(Before { kernel: before, takes, row_bytes }) = kernel.before() {
+        let bytes = before.grid().rows(counted(before.as_ref(), counts)) * row_bytes;
+        let mut given: Buffers = takes.iter().map(|at| buffers[*at as usize].clone()).collect();
+        given.push(poisoned(bytes as usize));
+        let after = run_simulated(before.as_ref(), target, counts, &given);
+        buffers[0] = after.last().expect("what it makes").clone();
+    }
+    run_simulated(kernel, target, counts, &buffers)
 }
 
 fn launched(

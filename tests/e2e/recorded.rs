@@ -1,0 +1,46 @@
+//! Launches that numerics record for a real GPU are carried out by `gpucheck`, here on the simulated driver:
+//! what a GPU will be asked is whole and says what the simulator said.
+
+use std::path::Path;
+use std::process::Command;
+
+use sail_tests::harness::{Outcome, Test, failed};
+use sail_tests::places::{binary, simulated_driver, workspace};
+use serde_json::Value;
+
+pub fn tests() -> Vec<Test> {
+    vec![Test::new("what numerics record of GPUs passes when it is carried out", carried_out)]
+}
+
+/// The tests whose launches are recorded: every way of products of experts.
+const RECORDED: &str = "numerics: grouped products of GPUs";
+
+fn carried_out() -> Result<(), Outcome> {
+    let cases = tempfile::tempdir().map_err(failed)?;
+    let house = std::env::current_exe().map_err(failed)?;
+    let mut record = Command::new(house);
+    record.arg("--record-cases").arg(cases.path()).arg(RECORDED).current_dir(workspace());
+    let recorded = record.output().map_err(failed)?;
+    let said = String::from_utf8_lossy(&recorded.stdout).into_owned();
+    assert!(recorded.status.success() && said.contains("1 passed"), "{said}");
+    for comparison in ["kernels", "conformance"] {
+        let found = compared(comparison, cases.path())?;
+        let number = |name: &str| found[name].as_u64().unwrap_or(u64::MAX);
+        assert_eq!(found["failed"].as_array().map(Vec::len), Some(0), "{found}");
+        assert!(number("passed") >= 72, "{comparison}: too few of them are there: {found}");
+        assert_eq!(number("elsewhere"), 0, "{found}");
+    }
+    Ok(())
+}
+
+fn compared(comparison: &str, cases: &Path) -> Result<Value, Outcome> {
+    let mut check = Command::new(binary("gpucheck")?);
+    check.arg(comparison).arg(cases);
+    check.env_clear().env("LD_LIBRARY_PATH", simulated_driver()?);
+    check.env("SAIL_FAKECUDA", "capability=90");
+    let output = check.output().map_err(failed)?;
+    serde_json::from_slice(&output.stdout).map_err(|error| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        failed(format!("{comparison}: {error}\n{said}"))
+    })
+}
