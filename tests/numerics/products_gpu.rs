@@ -142,7 +142,7 @@ fn gate_up() {
 
 fn grouped() {
     let (experts, top_k) = (6, 2);
-    let (n, k) = (70, 136);
+    let (n, k) = (70, 120);
     let stacks = [3, 4, 5].map(|seed| scaled(seed, experts * n * k, 1.0 / (k as f32).sqrt()).0);
     let [gates, ups, downs] = stacks.each_ref().map(|stack| stack.chunks_exact(2 * n * k));
     for scheme in Scheme::ALL {
