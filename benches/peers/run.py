@@ -25,8 +25,8 @@ FILES = {
 }
 # Which Python a column has.
 PYTHONS = {"llama": "llama", "ik": "ik", "ik-repack": "ik", "openvino": "openvino"}
-# OpenVINO does not read mixtures of experts from GGUF.
-CANNOT = {("moe", "openvino")}
+# OpenVINO reads no mixtures of experts from GGUF, and no bf16.
+CANNOT = {("moe", "int4", "openvino"), ("dense", "bf16", "openvino")}
 
 
 class Refused(Exception):
@@ -43,7 +43,7 @@ class Workload:
         self.kind, self.scheme, self.artifact = kind, scheme, Path(artifact)
         self.model = a.folder / "gguf" / f"{FILES[kind][scheme]}.gguf"
         self.vision = a.folder / "gguf" / f"{VISION}.gguf" if kind == "dense" else None
-        self.columns = [column for column in a.columns if (kind, column) not in CANNOT]
+        self.columns = [column for column in a.columns if (kind, scheme, column) not in CANNOT]
         for path in [self.artifact, self.model, self.vision]:
             if path and not path.is_file():
                 raise SystemExit(f"no file `{path}`; see {HERE / 'README.md'}")
