@@ -93,12 +93,10 @@ fn has_opcode(line: &str, opcode: &str) -> bool {
 }
 
 /// Products that cannot use the matrix units of warpgroups: a part of the entry, and why.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 3] = [
     ("_rows8x", "few rows are bound by reading the weight"),
     ("_rows16x", "so are twice as many"),
     ("_k588_", "rows of 1176 bytes begin where no tensor map can"),
-    ("_int8_weight_tokensx8_", "nobody wrote experts' weights of fewer bits for warpgroups yet"),
-    ("_int4_tokensx8_", "nor nibbles of theirs"),
 ];
 
 /// Products that do not use the matrix units of warpgroups, which `sm_90` has, without a reason; and

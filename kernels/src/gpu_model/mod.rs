@@ -7,6 +7,10 @@
 //! | `tile` | products of many | the tile | [`Tiled`] |
 //! | `wgmma` | the same on `sm_90` | columns, stages | [`ByWarpgroups`] |
 //! | `mixed` | the same where the weight has fewer bits than the rows | columns, rows | [`ByMixed`] |
+//! | `rows` | few rows of an expert | as of products | [`RowsOfExperts`] |
+//! | `wgmma` | many rows of experts on `sm_90` | columns, stages | [`WarpgroupsOfExperts`] |
+//! | `mixed` | the same where the weights have fewer bits than the rows | columns, rows | [`MixedOfExperts`] |
+//! | `tile` | many rows of experts elsewhere | the tile | [`TilesOfExperts`] |
 //! | `alone` | attention of few rows | blocks of a row and head, their warps | [`Alone`] |
 //! | `wgmma` | attention of many on `sm_90` | blocks that share steps | [`SharedSteps`] |
 //!
@@ -16,6 +20,8 @@
 //! H200 took (`benches/results/gpu-kernels.jsonl`).
 
 pub mod attention;
+pub mod experts;
+mod experts_ways;
 mod mixed;
 pub mod product;
 mod tiles;
@@ -29,6 +35,7 @@ use crate::config::{Config, Parameter};
 use crate::cost::{Estimate, MachineLimits};
 
 pub use attention::{Alone, SharedSteps};
+pub use experts_ways::{MixedOfExperts, RowsOfExperts, TilesOfExperts, WarpgroupsOfExperts};
 pub use mixed::ByMixed;
 pub use product::{ByWarpgroups, FewRows, Tiled};
 

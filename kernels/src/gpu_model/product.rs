@@ -34,7 +34,7 @@ impl ByRule {
     pub(crate) fn of(sizes: &Sizes, most_rows: u32, target: &Target) -> Option<Self> {
         let all = Product { sizes: *sizes, most: most_rows, chip: Chip::of(target)? };
         Some(if most_rows <= FewRows::MOST_ROWS {
-            Self::Rows(FewRows { all, weights: 1 })
+            Self::Rows(FewRows::new(all, 1))
         } else if Warpgroups::takes(sizes, target) {
             Self::Warpgroups(ByWarpgroups(all))
         } else if Mixed::takes(sizes, target) {
@@ -61,7 +61,7 @@ impl Product {
     }
 
     /// Bytes of the weight with what stands behind its rows.
-    fn weight_bytes(&self) -> u64 {
+    pub fn weight_bytes(&self) -> u64 {
         let each = self.sizes.pitch() + self.sizes.scheme.bytes_behind(self.sizes.k.into());
         u64::from(self.sizes.weight_rows()) * each
     }
@@ -94,16 +94,10 @@ impl FewRows {
     /// More rows than this are better off with tiles.
     pub const MOST_ROWS: u32 = 32;
 
-    /// The shape for at most `rows` rows of each of the weights that a call multiplies, as a rule so
-    /// many; `None` where there is no GPU.
-    #[must_use]
-    pub(crate) fn of_weights(
-        sizes: &Sizes,
-        [rows, weights]: [u32; 2],
-        target: &Target,
-    ) -> Option<Few> {
-        let all = Product { sizes: *sizes, most: rows, chip: Chip::of(target)? };
-        Some(Self { all, weights }.chosen())
+    /// For at most as many rows as `all` says of each of the weights that a call multiplies, as a rule so
+    /// many.
+    pub(super) fn new(all: Product, weights: u32) -> Self {
+        Self { all, weights }
     }
 
     /// Eights of rows of x.
@@ -122,9 +116,11 @@ impl FewRows {
     }
 
     /// Are there registers for two runs where so many warps share a multiprocessor? The operands of
-    /// `int4` and their zero points leave few.
+    /// `int4` and their zero points leave few. Where weights are several, rows that they share are few.
     fn has_room_for_pairs(&self, at_once: u32) -> bool {
-        self.eights() <= 2 && (self.all.sizes.scheme != Scheme::Int4 || at_once == HEAVY)
+        self.weights == 1
+            && self.eights() <= 2
+            && (self.all.sizes.scheme != Scheme::Int4 || at_once == HEAVY)
     }
 
     /// Two blocks of eight warps, or, where there is much to hold, one.
@@ -134,8 +130,8 @@ impl FewRows {
         let most = self.all.chip.processors * blocks_per_processor;
         let runs = self.runs();
         // Fewer joins, where blocks still are about equally busy at the end and sums are few.
-        let room = self.has_room_for_pairs(at_once) && self.weights == 1;
-        let pairs = room && runs.is_multiple_of(2) && runs / 2 >= 4 * most;
+        let pairs =
+            self.has_room_for_pairs(at_once) && runs.is_multiple_of(2) && runs / 2 >= 4 * most;
         let taken = if pairs { 2 } else { 1 };
         let blocks = most.min(runs / taken);
         let (eights, most) = (self.eights(), self.all.most);
@@ -249,13 +245,13 @@ impl Way for FewRows {
 
 /// Many rows: what [`crate::linear::nvptx::tile`] says.
 #[derive(Debug, Clone, Copy)]
-pub struct Tiled(Product);
+pub struct Tiled(pub(super) Product);
 
 impl Tiled {
     const TILES: [Tile; 3] = [Tile::LARGE, Tile::MIDDLE, Tile::SMALL];
 
     /// Groups have sums of their own, for which the largest tile leaves no registers.
-    fn tiles(&self) -> &'static [Tile] {
+    pub(super) fn tiles(&self) -> &'static [Tile] {
         &Self::TILES[usize::from(has_groups(self.0.sizes.scheme))..]
     }
 
@@ -337,24 +333,12 @@ impl Way for Tiled {
 
 /// Many rows on `sm_90`: what [`crate::linear::nvptx::warpgroup`] says.
 #[derive(Debug, Clone, Copy)]
-pub struct ByWarpgroups(Product);
+pub struct ByWarpgroups(pub(super) Product);
 
 impl ByWarpgroups {
-    /// The shape where tiles are many whatever the rows: as wide as can be, so that they read least of x.
-    /// They need `beside` bytes of shared memory for other things. `None` where warpgroups do not take
-    /// the operands.
-    #[must_use]
-    pub(crate) fn of_many(sizes: &Sizes, beside: u64, target: &Target) -> Option<Warpgroups> {
-        let chip = Chip::of(target)?;
-        let all = Self(Product { sizes: *sizes, most: EXPECTED_ROWS, chip });
-        let whole = sizes.weight_rows().next_multiple_of(32).max(64);
-        let columns = all.widths().find(|columns| *columns <= whole)?;
-        Warpgroups::takes(sizes, target).then(|| Warpgroups::with(columns, beside))
-    }
-
     /// Widths of a tile, the widest first. Floats of 8 bits need registers for the sums of a step besides
     /// those of all.
-    fn widths(&self) -> impl Iterator<Item = u32> + use<> {
+    pub(super) fn widths(&self) -> impl Iterator<Item = u32> + use<> {
         let most = if self.0.sizes.scheme == Scheme::Fp8 { 4 } else { 8 };
         (2..=most).rev().map(|runs| 32 * runs)
     }
@@ -376,6 +360,19 @@ impl ByWarpgroups {
         Warpgroups::with(columns.expect("there are widths"), 0)
     }
 
+    pub(super) fn config_of(Warpgroups { columns, stages }: Warpgroups) -> Config {
+        Config::new(&[("columns", columns), ("stages", stages as u32)])
+    }
+
+    /// What can be chosen in place of `own`.
+    pub(super) fn space_around(&self, own: Warpgroups) -> Vec<Parameter> {
+        let columns = |columns| self.widths().any(|width| width == columns);
+        vec![
+            Parameter::new("columns", own.columns, columns),
+            Parameter::new("stages", own.stages as u32, |_| true),
+        ]
+    }
+
     /// The shape that a config stands for.
     pub(crate) fn shape(&self, config: &Config) -> Warpgroups {
         Warpgroups { columns: config.get("columns"), stages: config.get("stages").into() }
@@ -392,18 +389,11 @@ impl Way for ByWarpgroups {
     }
 
     fn config(&self) -> Config {
-        let Warpgroups { columns, stages } = self.chosen();
-        Config::new(&[("columns", columns), ("stages", stages as u32)])
+        Self::config_of(self.chosen())
     }
 
     fn space(&self) -> Vec<Parameter> {
-        let Warpgroups { columns, stages } = self.chosen();
-        vec![
-            Parameter::new("columns", columns, |columns| {
-                self.widths().any(|width| width == columns)
-            }),
-            Parameter::new("stages", stages as u32, |_| true),
-        ]
+        self.space_around(self.chosen())
     }
 
     fn fits(&self, config: &Config) -> bool {

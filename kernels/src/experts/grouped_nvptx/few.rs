@@ -34,7 +34,7 @@ pub(super) fn kernel(
     sizes: Sizes,
     few: Few,
     target: &Target,
-) -> Box<dyn Kernel> {
+) -> OnGpu<GroupedProduct> {
     let cut = Cut { experts: sizes.weights, rows: few.rows() };
     let shared_bytes = few.shared_bytes(&sizes) + cut.shared_bytes() as u32;
     // The table of groups may leave room for fewer blocks than are reckoned with.
@@ -57,7 +57,7 @@ pub(super) fn kernel(
         });
         Ok(())
     });
-    Box::new(kernel.named(format!("rows{}x{}", few.rows(), few.columns())))
+    kernel.named(format!("rows{}x{}", few.rows(), few.columns()))
 }
 
 /// The turns of block number `block`.

@@ -19,22 +19,31 @@ pub(super) struct Cut {
     pub rows: u32,
 }
 
+/// Entries of the table: those beyond the experts have groups after all that there are.
+const fn entries(experts: u32) -> u64 {
+    experts.next_power_of_two() as u64
+}
+
+/// Shared memory of [`Groups::find`].
+pub(super) const fn table_bytes(experts: u32) -> u64 {
+    ENTRY * entries(experts) + 16
+}
+
 impl Cut {
-    /// Entries of the table: those beyond the experts have groups after all that there are.
     const fn entries(self) -> u64 {
-        self.experts.next_power_of_two() as u64
+        entries(self.experts)
     }
 
     /// Shared memory of [`Groups::find`].
     pub const fn shared_bytes(self) -> u64 {
-        ENTRY * self.entries() + 16
+        table_bytes(self.experts)
     }
 }
 
 /// The groups of a call.
 #[derive(Clone, Copy)]
 pub(super) struct Groups<'c> {
-    cut: Cut,
+    pub cut: Cut,
     table: Ptr<'c>,
     pub count: Index<'c>,
 }

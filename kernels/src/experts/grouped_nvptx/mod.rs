@@ -4,8 +4,12 @@
 //! multiplies a tile: by warpgroups where the target has them and the weight's bytes are multiplied as
 //! they are ([`warpgroup`]), else by warps ([`tile`]).
 
+#[cfg(test)]
+mod edge_tests;
 mod few;
 mod groups;
+mod items;
+mod mixed;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -15,25 +19,15 @@ use sail_ir::target::Target;
 
 use super::{Grouped, GroupedProblem, GroupedProduct};
 use crate::emit::{Builder, Ptr};
-use crate::gpu_model::{ByWarpgroups, FewRows};
+use crate::gpu::OnGpu;
+use crate::gpu_model::experts::ExpertsByRule;
 use crate::kernel::{Kernel, Rows};
 use crate::linear::nvptx::few::Order;
 use crate::linear::nvptx::finish::{Finish, Pointers};
 use crate::linear::nvptx::warpgroup::ROWS;
 use crate::linear::nvptx::{Arguments, Sizes};
 use crate::linear::{Epilogue, Prologue};
-use groups::Cut;
-
-/// Tokens of a call of which an expert has no more rows than one matrix instruction takes: a token goes
-/// through an expert once.
-const FEW_TOKENS: u32 = 8;
-
-/// Rows that an expert has on average, at most, where rows count as few.
-const FEW_ROWS: u32 = 8;
-
-/// Rows of an expert that are multiplied together then: of experts with so many on average, few have
-/// more.
-const FEW_AT_ONCE: u32 = 16;
+use groups::{Cut, table_bytes};
 
 /// [`GroupedProduct`] for calls of at most `most_tokens` counted rows on the CUDA `target`.
 #[must_use]
@@ -42,24 +36,26 @@ pub fn grouped(
     target: &Target,
     most_tokens: u32,
 ) -> Option<Box<dyn Kernel>> {
-    let GroupedProblem { rows, experts, .. } = problem.problem;
     let sizes = sizes(&problem.problem);
-    let pairs = u64::from(most_tokens) * u64::from(rows.per);
-    // Rows of an expert, and how many experts a call has at least, as a rule.
-    let few = if most_tokens <= FEW_TOKENS {
-        Some([FEW_TOKENS, rows.per.min(experts)])
-    } else {
-        let few = pairs <= u64::from(FEW_ROWS) * u64::from(experts);
-        few.then_some([FEW_AT_ONCE, experts])
-    };
-    if let Some(few) = few {
-        let few = FewRows::of_weights(&sizes, few, target)?;
-        return Some(few::kernel(problem, sizes, few, target));
-    }
-    let cut = Cut { experts, rows: ROWS };
-    Some(match ByWarpgroups::of_many(&sizes, cut.shared_bytes(), target) {
-        Some(shape) => warpgroup::kernel(problem, sizes, (shape, cut), target),
-        None => tile::kernel(problem, sizes),
+    let experts = sizes.weights;
+    let way = ExpertsByRule::of(&sizes, most_tokens, table_bytes(experts), target)?;
+    let (problem, target) = (*problem, target.clone());
+    Some(match way {
+        ExpertsByRule::Rows(way) => Box::new(OnGpu::by(way, move |way, config| {
+            few::kernel(&problem, sizes, way.few(config), &target)
+        })),
+        ExpertsByRule::Warpgroups(way) => Box::new(OnGpu::by(way, move |way, config| {
+            let cut = Cut { experts, rows: ROWS };
+            warpgroup::kernel(&problem, sizes, (way.shape(config), cut), &target)
+        })),
+        ExpertsByRule::Mixed(way) => Box::new(OnGpu::by(way, move |way, config| {
+            let shape = way.shape(config);
+            let cut = Cut { experts, rows: shape.rows };
+            mixed::kernel(&problem, sizes, (shape, cut), &target)
+        })),
+        ExpertsByRule::Tile(way) => Box::new(OnGpu::by(way, move |way, config| {
+            tile::kernel(&problem, sizes, way.tile(config)) //
+        })),
     })
 }
 

@@ -15,12 +15,12 @@ use crate::reference::{self, Rounding};
 use crate::table::template;
 
 const EXPERTS: usize = 5;
-const TOP_K: usize = 2;
+pub(super) const TOP_K: usize = 2;
 
 /// Most tokens of a call: of eight rows at once, of sixteen, of tiles.
-const EIGHT: u32 = 8;
-const SIXTEEN: u32 = 20;
-const MANY: u32 = 4096;
+pub(super) const EIGHT: u32 = 8;
+pub(super) const SIXTEEN: u32 = 20;
+pub(super) const MANY: u32 = 4096;
 
 /// Experts of each token: some have none, one has many.
 fn uneven(tokens: usize) -> Vec<i32> {
@@ -37,7 +37,7 @@ fn alike(tokens: usize) -> Vec<i32> {
 }
 
 /// A grouped product and what it multiplies.
-struct Case {
+pub(super) struct Case {
     problem: GroupedProblem,
     ids: Vec<i32>,
     /// Rows of x that a token has: one, or one for each choice.
@@ -53,7 +53,11 @@ fn drawn(seed: u64, count: usize, scale: f32) -> (Vec<u8>, Vec<f64>) {
 }
 
 impl Case {
-    fn new((what, scheme): (Grouped, Scheme), [n, k]: [usize; 2], ids: Vec<i32>) -> Self {
+    pub(super) fn new(
+        (what, scheme): (Grouped, Scheme),
+        [n, k]: [usize; 2],
+        ids: Vec<i32>,
+    ) -> Self {
         let rows = Rows { count: Count::Tokens, per: TOP_K as u32 };
         let experts = EXPERTS as u32;
         let (n_32, k_32) = (n as u32, k as u32);
@@ -84,7 +88,7 @@ impl Case {
     }
 
     /// What the twin gives.
-    fn want(&self) -> Vec<f64> {
+    pub(super) fn want(&self) -> Vec<f64> {
         let GroupedProblem { what, n, k, scheme, .. } = self.problem;
         let k = k as usize;
         let parts = vec![u64::from(n); self.weights.len() * EXPERTS];
@@ -111,14 +115,35 @@ impl Case {
         }
     }
 
-    fn kernel(&self, target: &Target, most: u32) -> Box<dyn Kernel> {
+    pub(super) fn kernel(&self, target: &Target, most: u32) -> Box<dyn Kernel> {
         // The shape for x86-64 does not matter here.
         let host = Target::parse("x86-64-v3").unwrap();
         grouped(&GroupedProduct::new(self.problem, &host), target, most).expect("it has code")
     }
 
-    /// What `kernel` gives, and before it what makes its rows.
-    fn run(&self, target: &Target, kernel: &dyn Kernel, stored: Option<&[usize]>) -> Vec<u8> {
+    pub(super) fn tokens(&self) -> u32 {
+        (self.ids.len() / TOP_K) as u32
+    }
+
+    /// What `kernel` gives.
+    pub(super) fn run(
+        &self,
+        target: &Target,
+        kernel: &dyn Kernel,
+        stored: Option<&[usize]>,
+    ) -> Vec<u8> {
+        let buffers = self.buffers(target, kernel, stored);
+        let counts = Counts { tokens: self.tokens(), ..Counts::default() };
+        Simulated::new(kernel, target).run(counts, &buffers).pop().expect("an output")
+    }
+
+    /// The arguments of `kernel`, after what makes its rows.
+    pub(super) fn buffers(
+        &self,
+        target: &Target,
+        kernel: &dyn Kernel,
+        stored: Option<&[usize]>,
+    ) -> Vec<Vec<u8>> {
         let groups = reference::group_by_expert(&self.ids, EXPERTS);
         let own: Vec<usize> = (0..EXPERTS).collect();
         let mut buffers = vec![self.x.0.clone()];
@@ -134,16 +159,15 @@ impl Case {
         buffers.push(poisoned(2 * self.ids.len() * self.problem.n as usize));
         // Nothing is not to be had as memory.
         buffers.iter_mut().filter(|bytes| bytes.is_empty()).for_each(|none| *none = poisoned(16));
-        let tokens = self.ids.len() / TOP_K;
-        let counts = Counts { tokens: tokens as u32, ..Counts::default() };
         if let Some(Before { kernel, takes, row_bytes }) = kernel.before() {
-            let made = (kernel.grid().rows(tokens as u32) * row_bytes).max(16);
+            let made = (kernel.grid().rows(self.tokens()) * row_bytes).max(16);
             let mut given: Vec<_> = takes.iter().map(|at| buffers[*at as usize].clone()).collect();
             given.push(vec![0xff; made as usize]);
+            let counts = Counts { tokens: self.tokens(), ..Counts::default() };
             let made = Simulated::new(kernel.as_ref(), target).run(counts, &given);
             buffers[0] = made.last().unwrap().clone();
         }
-        Simulated::new(kernel, target).run(counts, &buffers).pop().expect("an output")
+        buffers
     }
 
     /// Hold the kernels of calls of at most `most` tokens against the twin.
@@ -161,7 +185,7 @@ impl Case {
 }
 
 /// The CUDA targets that have `scheme`.
-fn targets(scheme: Scheme) -> impl Iterator<Item = Target> {
+pub(super) fn targets(scheme: Scheme) -> impl Iterator<Item = Target> {
     let targets = ["sm_80", "sm_90"].map(|name| Target::parse(name).unwrap());
     targets.into_iter().filter(move |target| scheme.missing_on(target).is_none())
 }
@@ -309,9 +333,11 @@ fn ways_go_by_rows_of_an_expert() {
         assert!(name(target, Scheme::Bf16, 1).starts_with("rows8x"));
         assert!(name(target, Scheme::Int4, EIGHT).starts_with("rows8x"));
         assert!(name(target, Scheme::Int8, SIXTEEN).starts_with("rows16x"));
-        assert_eq!(name(target, Scheme::Int4, SIXTEEN + 1), "tile64x64");
     }
+    assert_eq!(name("sm_80", Scheme::Int4, SIXTEEN + 1), "tile64x64");
     assert_eq!(name("sm_80", Scheme::Bf16, MANY), "tile64x64");
+    assert!(name("sm_90", Scheme::Int4, SIXTEEN + 1).starts_with("mixed"));
+    assert!(name("sm_90", Scheme::Int8Weight, MANY).starts_with("mixed"));
     assert_eq!(name("sm_90", Scheme::Bf16, MANY), "wgmma128x64");
     assert_eq!(name("sm_90", Scheme::Int8, MANY), "wgmma128x64");
 }

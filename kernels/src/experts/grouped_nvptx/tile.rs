@@ -11,15 +11,13 @@ use crate::linear::nvptx::finish::{Outputs, Staged};
 use crate::linear::nvptx::quantize::QuantizedRows;
 use crate::linear::nvptx::sum::Sum;
 use crate::linear::nvptx::tile::{Side, Tile, multiply};
-use crate::linear::nvptx::{Sizes, behind, prepared};
+use crate::linear::nvptx::{Sizes, after_its_rows, behind};
 use crate::rows::index_at;
-
-/// An expert has few rows: 3072 tokens of 8 of 128 experts give each 192.
-const TILE: Tile = Tile { rows: 64, columns: 64, warps: [2, 2] };
 
 /// What a block of a grouped product works with.
 #[derive(Clone, Copy)]
 struct Group<'c, 'g> {
+    shape: Tile,
     sizes: Sizes,
     given: &'g Given<'c>,
     /// The weight of the expert.
@@ -31,13 +29,13 @@ struct Group<'c, 'g> {
     shared: Ptr<'c>,
 }
 
-pub(super) fn kernel(problem: &GroupedProduct, sizes: Sizes) -> Box<dyn Kernel> {
+pub(super) fn kernel(problem: &GroupedProduct, sizes: Sizes, shape: Tile) -> OnGpu<GroupedProduct> {
     let Sizes { scheme, weights, .. } = sizes;
-    let tiles = sizes.weight_rows().div_ceil(TILE.columns);
-    let block = ThreadBlock::of(TILE.threads()).with_shared(TILE.shared_bytes(scheme));
+    let tiles = sizes.weight_rows().div_ceil(shape.columns);
+    let block = ThreadBlock::of(shape.threads()).with_shared(shape.shared_bytes(scheme));
     let grid = sizes.rows.grid(u32::MAX, weights * tiles);
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
-        let shared = k.shared(TILE.shared_bytes(scheme).into(), 128);
+        let shared = k.shared(shape.shared_bytes(scheme).into(), 128);
         let given = Given::of(k, kernel.problem());
         k.for_this_block(&kernel.grid(), |k, block| {
             let item = block.first_column;
@@ -54,25 +52,25 @@ pub(super) fn kernel(problem: &GroupedProduct, sizes: Sizes) -> Box<dyn Kernel> 
             let scales = k.at_bytes(scales, of_expert);
             let offset = k.mul_constant(place, u64::from(sizes.weight_rows()) * sizes.pitch());
             let weight = k.at_bytes(weight, offset);
-            let first = k.mul_constant(tile, TILE.columns.into());
-            let group = Group { sizes, given: &given, weight, scales, first, shared };
-            k.for_each(begin, end, TILE.rows.into(), |k, at| match scheme {
+            let first = k.mul_constant(tile, shape.columns.into());
+            let group = Group { shape, sizes, given: &given, weight, scales, first, shared };
+            k.for_each(begin, end, shape.rows.into(), |k, at| match scheme {
                 Scheme::Int8 => group.tile::<I32<'_>>(k, at, end),
                 _ => group.tile::<F32<'_>>(k, at, end),
             });
         });
         Ok(())
     });
-    let sizes = of_x(&problem.problem, sizes);
-    prepared(kernel.named(format!("tile{}x{}", TILE.rows, TILE.columns)), sizes)
+    let kernel = kernel.named(format!("tile{}x{}", shape.rows, shape.columns));
+    after_its_rows(kernel, of_x(&problem.problem, sizes))
 }
 
 impl<'c> Group<'c, '_> {
     /// Sorted rows from `at` on, at most a tile of them and none from `end` on.
     fn tile<T: Sum<'c>>(self, k: &mut Builder<'c>, at: Index<'c>, end: Index<'c>) {
-        let Self { sizes, given, .. } = self;
+        let Self { shape, sizes, given, .. } = self;
         let left = k.sub(end, at);
-        let most = k.index(TILE.rows.into());
+        let most = k.index(shape.rows.into());
         let rows = k.min(left, most);
         let [row_bytes, multiplied] = sizes.row_bytes();
         let row_of_x = |k: &mut Builder<'c>, row: Index<'c>| {
@@ -89,11 +87,11 @@ impl<'c> Group<'c, '_> {
             k.at_bytes(given.arguments.x, start)
         };
         let right = sizes.weight([self.weight, self.scales], self.first);
-        let sums = multiply::<T>(k, (TILE, self.shared), Side::new(left, multiplied), &right);
+        let sums = multiply::<T>(k, (shape, self.shared), Side::new(left, multiplied), &right);
 
         k.note("2 stage the sums where the steps were, of which every copy has been waited for");
         k.barrier();
-        let staged = Staged { place: self.shared, columns: TILE.columns };
+        let staged = Staged { place: self.shared, columns: shape.columns };
         sums.each_pair(k, |k, at, pair| {
             let pair = pair.map(|sum| sum.as_f32(k));
             staged.put(k, at, pair);
@@ -103,7 +101,7 @@ impl<'c> Group<'c, '_> {
         k.note("3 finish");
         let first = k.div_constant(self.first, sizes.finish.sums().into());
         let outputs = Outputs { rows, first_row: at, first, n: sizes.n, most: 8 };
-        sizes.finish.store(k, TILE.columns, outputs, &given.arguments.finish, |k, part| {
+        sizes.finish.store(k, shape.columns, outputs, &given.arguments.finish, |k, part| {
             let sum = staged.get(k, part);
             let column = part.column(k);
             let column = k.add(column, self.first);

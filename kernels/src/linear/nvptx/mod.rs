@@ -213,7 +213,7 @@ fn of_mixed<P: Kernel + Clone + Send + 'static>(
 }
 
 /// Which argument of a product is its weight.
-fn weight_of(problem: &dyn Kernel) -> u32 {
+pub(crate) fn weight_of(problem: &dyn Kernel) -> u32 {
     let weight = problem.arguments().iter().position(|name| *name == "weight");
     weight.expect("every product has this argument") as u32
 }
@@ -245,14 +245,7 @@ fn by_warpgroups<P: Kernel + Clone + Send + 'static>(
 }
 
 /// `kernel` after what makes its rows, where that is needed.
-pub(crate) fn prepared<P: Kernel + Clone + Send + 'static>(
-    kernel: OnGpu<P>,
-    sizes: Sizes,
-) -> Box<dyn Kernel> {
-    Box::new(after_its_rows(kernel, sizes))
-}
-
-fn after_its_rows<P: Kernel + Clone>(kernel: OnGpu<P>, sizes: Sizes) -> OnGpu<P> {
+pub(crate) fn after_its_rows<P: Kernel + Clone>(kernel: OnGpu<P>, sizes: Sizes) -> OnGpu<P> {
     match sizes.before() {
         Some(_) => kernel.after(move || sizes.before().expect("it was asked above")),
         None => kernel,

@@ -6,6 +6,7 @@
 //! first, the same way back. With gate and up in alternating groups of eight, both sums of an output are
 //! the same thread's.
 
+use super::super::direct::Tile;
 use super::super::finish::{Beside, GROUP};
 use super::super::quantize::QuantizedRows;
 use super::super::tile::place_of_unit;
@@ -13,7 +14,7 @@ use super::super::{Arguments, Sizes, behind};
 use super::Mixed;
 use super::fragments::{first_of_x, first_row};
 use crate::emit::gpu::{Matrices, WARP};
-use crate::emit::{Bf16, Block, Builder, F32, I32, Index, Ptr};
+use crate::emit::{Bf16, Builder, F32, I32, Index, Ptr};
 
 /// Rows of x whose outputs are staged together.
 pub(super) const TOGETHER: u32 = 64;
@@ -24,34 +25,29 @@ const UNIT: u64 = 2 * GROUP;
 /// Matrices that one instruction moves.
 const MATRICES: u32 = 4;
 
-/// Sums of a tile.
-pub(super) struct Tile<'c, 't> {
-    /// This thread's, see [`super::multiply`].
-    pub sums: &'t [F32<'c>],
-    pub block: Block<'c>,
-    /// Its first weight row.
-    pub first: Index<'c>,
-}
-
-/// Finish and store the outputs of a tile; `staged` is room for those of all warps.
-pub(super) fn finish<'c>(
+/// Finish and store the outputs of a tile, whose sums are as [`super::multiply`] deals them; `staged` is
+/// room for those of all warps.
+pub(crate) fn finish<'c>(
     k: &mut Builder<'c>,
     (shape, sizes): (Mixed, &Sizes),
-    tile: Tile<'c, '_>,
+    tile: Tile<'c, '_, F32<'c>>,
     arguments: &Arguments<'c>,
     staged: Ptr<'c>,
 ) {
     let warp = k.warp();
     let room = k.mul_constant(warp, shape.staged_bytes_of_warp(sizes));
     let staged = k.at_bytes(staged, room);
-    let row = first_row(k, shape);
-    let row = k.add(row, tile.first);
+    let of_warp = first_row(k, shape);
+    let row = k.add(of_warp, tile.first);
+    let packed = k.add(of_warp, tile.first_packed);
     let output = k.div_constant(row, sizes.finish.sums().into());
     let above = first_of_x(k, shape);
-    let outputs = Outputs { shape, sizes, tile, arguments, staged, row, output, above };
+    let outputs =
+        Outputs { shape, sizes, tile, arguments, staged, rows: [row, packed], output, above };
     let beside = outputs.beside(k);
-    for first in (0..shape.own_rows()).step_by(TOGETHER as usize) {
-        let rows = RowRun { first, count: TOGETHER.min(shape.own_rows() - first) };
+    let own_rows = outputs.own_rows();
+    for first in (0..own_rows).step_by(TOGETHER as usize) {
+        let rows = RowRun { first, count: TOGETHER.min(own_rows - first) };
         outputs.bring_residual(k, rows);
         outputs.stage(k, rows, &beside);
         outputs.store(k, rows);
@@ -76,17 +72,23 @@ struct OfRows<'c> {
 struct Outputs<'c, 'a> {
     shape: Mixed,
     sizes: &'a Sizes,
-    tile: Tile<'c, 'a>,
+    tile: Tile<'c, 'a, F32<'c>>,
     arguments: &'a Arguments<'c>,
     staged: Ptr<'c>,
-    /// Its first weight row and its first output.
-    row: Index<'c>,
+    /// Its first weight row, among those that a row of y needs and among all that are packed.
+    rows: [Index<'c>; 2],
+    /// Its first output.
     output: Index<'c>,
     /// Rows of x in the tile before those of the warpgroup.
     above: Index<'c>,
 }
 
 impl<'c> Outputs<'c, '_> {
+    /// Rows of x that the warpgroup has sums of.
+    fn own_rows(&self) -> u32 {
+        self.tile.sums.len() as u32 * 2 / self.shape.parts()
+    }
+
     /// Groups of outputs of a row.
     fn units(&self) -> u32 {
         self.shape.of_warp() / self.sizes.finish.sums() / GROUP as u32
@@ -96,18 +98,18 @@ impl<'c> Outputs<'c, '_> {
         self.sizes.finish.sums() == 2
     }
 
-    /// What `read` gives for each of this thread's weight rows, or for the last of `count` in place of
-    /// those that are not there.
+    /// What `read` gives for each of this thread's weight rows, of which the warp's `first` is the first,
+    /// or for the last of `count` in place of those that are not there.
     fn of_rows<T>(
         &self,
         k: &mut Builder<'c>,
-        count: u32,
+        (first, count): (Index<'c>, u64),
         read: impl Fn(&mut Builder<'c>, Index<'c>) -> T,
     ) -> Vec<[T; 2]> {
         let lane = k.lane_id();
         let row = k.div_constant(lane, 4);
-        let row = k.add(row, self.row);
-        let last = k.index(u64::from(count) - 1);
+        let row = k.add(row, first);
+        let last = k.index(count - 1);
         let parts = 0..u64::from(self.shape.parts());
         parts
             .map(|part| {
@@ -122,16 +124,17 @@ impl<'c> Outputs<'c, '_> {
 
     fn beside(&self, k: &mut Builder<'c>) -> OfRows<'c> {
         let groups = self.sizes.scheme.quantizes_activations();
+        let [row, packed] = self.rows;
         let scales = (!groups).then(|| {
             let scales = behind(k, self.sizes, self.arguments.weight);
-            self.of_rows(k, self.sizes.weight_rows(), |k, row| {
+            self.of_rows(k, (packed, self.sizes.packed_rows()), |k, row| {
                 let place = k.at::<F32>(scales, row);
                 let scale = k.load_whole::<F32>(place, 1);
                 k.splat(scale, 2)
             })
         });
         let bias = self.arguments.finish.bias.map(|bias| {
-            self.of_rows(k, self.sizes.n, |k, row| {
+            self.of_rows(k, (row, self.sizes.n.into()), |k, row| {
                 let place = k.at::<Bf16>(bias, row);
                 let bias = k.load_whole::<Bf16>(place, 1);
                 k.splat(bias, 2)
@@ -140,12 +143,12 @@ impl<'c> Outputs<'c, '_> {
         OfRows { scales, bias }
     }
 
-    /// Row `row` of those of x, or the last one that there is.
-    fn of_x(&self, k: &mut Builder<'c>, row: Index<'c>) -> Index<'c> {
+    /// Row `row` of those of y, or the last one that there is.
+    fn of_y(&self, k: &mut Builder<'c>, row: Index<'c>) -> Index<'c> {
         let row = k.add(row, self.above);
-        let last = k.sub_constant(self.tile.block.rows, 1);
+        let last = k.sub_constant(self.tile.rows, 1);
         let row = k.min(row, last);
-        k.add(row, self.tile.block.first_row)
+        k.add(row, self.tile.first_row)
     }
 
     /// Where a group of outputs of a row is staged; groups are swapped by the number of the row.
@@ -173,7 +176,7 @@ impl<'c> Outputs<'c, '_> {
         matrix: Ptr<'c>,
         (row, unit): (Index<'c>, Index<'c>),
     ) -> Ptr<'c> {
-        let row = self.of_x(k, row);
+        let row = self.of_y(k, row);
         let start = k.mul_constant(row, u64::from(self.sizes.n));
         let column = self.column(k, unit);
         let last = k.index(u64::from(self.sizes.n) - GROUP);
@@ -227,7 +230,8 @@ impl<'c> Outputs<'c, '_> {
         let steps = eights.map(|eight| {
             let pair = [0, 1].map(|second| {
                 let row = k.add_constant(row, u64::from(eight + second));
-                let row = self.of_x(k, row);
+                let row = self.of_y(k, row);
+                let row = self.tile.order.map_or(row, |order| order.of(k, row));
                 QuantizedRows { k: self.sizes.k }.step(k, self.arguments.x, row)
             });
             k.vector_of(&pair)
@@ -294,7 +298,7 @@ impl<'c> Outputs<'c, '_> {
     ) -> I32<'c> {
         let (part, half) = (part as usize, half as usize);
         let halves = if self.gated() { 0..2 } else { half..half + 1 };
-        let first = part * self.shape.own_rows() as usize / 2 + 4 * eight as usize;
+        let first = part * self.own_rows() as usize / 2 + 4 * eight as usize;
         let sums: Vec<F32<'c>> = halves
             .map(|half| {
                 let mut sum = k.vector_of(&self.tile.sums[first + 2 * half..][..2]);
@@ -332,7 +336,7 @@ impl<'c> Outputs<'c, '_> {
                 let row = k.add_constant(*row, rows.first.into());
                 let to = self.of_matrix(k, self.arguments.finish.y, (row, unit));
                 let row = k.add(row, self.above);
-                let has = k.less(row, self.tile.block.rows);
+                let has = k.less(row, self.tile.rows);
                 k.when(has, |k| k.store_whole(to, words));
             }
         });

@@ -25,6 +25,7 @@
 //! takes 48 KiB from the second cache in the same 1,024 cycles, and `int4` should be bound by that cache
 //! at two thirds of what the matrix units do with integers, as `int8` is. None of it is measured yet.
 
+mod copy;
 mod finish;
 mod fragments;
 mod multiply;
@@ -35,14 +36,17 @@ use sail_ir::plan::{Grid, MapRows, TensorMap};
 use sail_ir::scheme::Scheme;
 use sail_ir::target::Target;
 
+use super::direct::Tile;
 use super::ring::{Ring, Stages};
 use super::weight::{bytes_of_x, has_groups};
-use super::{Arguments, Sizes, behind};
+use super::{Arguments, Sizes};
+use crate::emit::Builder;
 use crate::emit::gpu::{WARP, WARPGROUP};
-use crate::emit::{Builder, Index, Ptr};
 use crate::kernel::ThreadBlock;
 use crate::packing::rows::RUN;
-use multiply::Multiplying;
+pub(crate) use copy::Weight;
+pub(crate) use finish::finish;
+pub(crate) use multiply::Multiplying;
 
 /// Bytes of a row of x in one step: what the widest swizzle covers.
 const STEP: u64 = 128;
@@ -91,9 +95,27 @@ impl Mixed {
         [128, 256, 64].into_iter().flat_map(of).collect()
     }
 
+    /// Those for groups of rows of an expert: both warpgroups have all rows of x.
+    #[must_use]
+    pub(crate) fn of_experts(scheme: Scheme) -> Vec<Self> {
+        let takes = |shape: &Self| shape.along_weight() == 2 && [64, 128].contains(&shape.rows);
+        Self::all(scheme).into_iter().filter(takes).collect()
+    }
+
+    /// Of how many rows of x it has loops for all multiples, where a group may have fewer than the tile.
+    /// The assembler keeps registers for the sums of each loop apart, and makes every product wait where
+    /// there are not enough (C7512).
+    pub(crate) fn rows_by(self) -> u32 {
+        /// Registers for sums.
+        const MOST: u32 = 192;
+        let sums = |rows: u32| self.parts() * rows / 2;
+        let all: u32 = (32..=self.rows).step_by(32).map(sums).sum();
+        if all <= MOST { 32 } else { self.rows / 2 }
+    }
+
     /// Bytes that a tile reads.
     pub(crate) fn block_bytes(self, sizes: &Sizes) -> u64 {
-        sizes.row_bytes()[1].div_ceil(STEP) * self.step_bytes()
+        Self::steps(sizes) * self.step_bytes()
     }
 
     /// Runs of 64 weight rows of a warpgroup.
@@ -116,7 +138,7 @@ impl Mixed {
         16 * self.parts()
     }
 
-    fn right_bytes(self) -> u64 {
+    pub(crate) fn right_bytes(self) -> u64 {
         STEP * u64::from(self.rows)
     }
 
@@ -135,8 +157,10 @@ impl Mixed {
         self.words() + WORDS * u64::from(self.runs())
     }
 
-    fn stages(self, sizes: &Sizes) -> Stages {
-        Stages::of(self.step_bytes().next_multiple_of(1024), self.staged_bytes(sizes))
+    /// As many stages as fit with outputs on their way and `beside` other bytes of shared memory.
+    pub(crate) fn stages(self, sizes: &Sizes, beside: u64) -> Stages {
+        let stage = self.step_bytes().next_multiple_of(1024);
+        Stages::of(stage, self.staged_bytes(sizes) + beside)
     }
 
     /// Outputs of a warp in shared memory on their way to y.
@@ -145,7 +169,8 @@ impl Mixed {
         2 * u64::from(outputs) * u64::from(finish::TOGETHER)
     }
 
-    fn staged_bytes(self, sizes: &Sizes) -> u64 {
+    /// Outputs of all warps there.
+    pub(crate) fn staged_bytes(self, sizes: &Sizes) -> u64 {
         2 * u64::from(WARPS) * self.staged_bytes_of_warp(sizes)
     }
 
@@ -163,16 +188,26 @@ impl Mixed {
             block: [STEP as u32 / element_bytes, self.rows],
             swizzle: STEP as u32,
         };
-        let weight = TensorMap {
+        let maps = vec![x, self.weight_map(sizes, weight)];
+        self.stages(sizes, 0).block(maps, self.staged_bytes(sizes), target)
+    }
+
+    /// The tensor map of all packed weights, which are argument `weight`.
+    pub(crate) fn weight_map(self, sizes: &Sizes, weight: u32) -> TensorMap {
+        TensorMap {
             argument: weight,
             element_bytes: 1,
             columns: sizes.pitch(),
-            rows: MapRows::Fixed(sizes.weight_rows().into()),
+            rows: MapRows::Fixed(sizes.packed_rows()),
             row_bytes: sizes.pitch(),
             block: [WEIGHT_STEP as u32, self.columns],
             swizzle: WEIGHT_STEP as u32,
-        };
-        self.stages(sizes).block(vec![x, weight], self.staged_bytes(sizes), target)
+        }
+    }
+
+    /// Steps along K.
+    pub(crate) fn steps(sizes: &Sizes) -> u64 {
+        sizes.row_bytes()[1].div_ceil(STEP)
     }
 }
 
@@ -182,89 +217,34 @@ pub(super) fn write<'c>(
     (shape, sizes, grid): (Mixed, &Sizes, &Grid),
     arguments: &Arguments<'c>,
 ) {
-    let stages = shape.stages(sizes);
+    let stages = shape.stages(sizes, 0);
     let staged = k.shared(shape.staged_bytes(sizes), 1024);
     let ring = Ring::carve(k, stages, 1);
     k.barrier();
-    let steps = sizes.row_bytes()[1].div_ceil(STEP);
+    let steps = Mixed::steps(sizes);
     Ring::by_role(
         k,
         |k| {
             let multiplying = Multiplying::new(k, shape, ring);
             k.for_items_of_block(grid, |k, turn, block| {
                 let before = k.mul_constant(turn, steps);
-                let sums = multiplying.multiply(k, (before, steps));
+                let sums = &multiplying.multiply(k, (before, steps))[..];
                 let first = k.mul_constant(block.first_column, shape.columns.into());
                 k.note("2 finish");
-                let tile = finish::Tile { sums: &sums, block, first };
+                let (rows, first_row) = (block.rows, block.first_row);
+                let tile = Tile { sums, rows, first_row, first, first_packed: first, order: None };
                 finish::finish(k, (shape, sizes), tile, arguments, staged);
             });
         },
         |k| {
             let maps = [k.tensor_map(0), k.tensor_map(1)];
             maps.iter().for_each(|map| k.prefetch_map(*map));
-            let words = behind(k, sizes, arguments.weight);
+            let weight = Weight::new(k, (shape, sizes), 1, arguments.weight);
             k.for_items_of_block(grid, |k, turn, block| {
                 let before = k.mul_constant(turn, steps);
                 let first = k.mul_constant(block.first_column, shape.columns.into());
-                let of = Copied { shape, sizes, words, first: [block.first_row, first] };
-                of.copy(k, ring, (before, steps));
+                copy::tile(k, ring, (before, steps), (block.first_row, &weight, first));
             });
         },
     );
-}
-
-/// What is copied for a tile.
-struct Copied<'c, 'a> {
-    shape: Mixed,
-    sizes: &'a Sizes,
-    /// The words of the weight's groups, where it has some.
-    words: Ptr<'c>,
-    /// First row of x and first weight row.
-    first: [Index<'c>; 2],
-}
-
-impl<'c> Copied<'c, '_> {
-    /// Have every step brought in as soon as its stage is empty.
-    fn copy(&self, k: &mut Builder<'c>, ring: Ring<'c>, (before, steps): (Index<'c>, u64)) {
-        let shape = self.shape;
-        let maps = [k.tensor_map(0), k.tensor_map(1)];
-        let rows = self.first.map(|first| k.i32_of(first));
-        let widths = [0, 1].map(|map| u64::from(k.shape().tensor_maps[map].block[0]));
-        let (zero, end) = (k.index(0), k.index(steps));
-        k.for_each(zero, end, 1, |k, step| {
-            let at = k.add(before, step);
-            let stage = ring.empty(k, at);
-            k.arrive_expecting(stage.full, shape.step_bytes() as u32);
-            let weight = k.at_bytes_constant(stage.place, shape.right_bytes());
-            let columns = widths.map(|width| {
-                let column = k.mul_constant(step, width);
-                k.i32_of(column)
-            });
-            k.copy_box_in(stage.place, maps[0], [columns[0], rows[0]], stage.full);
-            k.copy_box_in(weight, maps[1], [columns[1], rows[1]], stage.full);
-            if shape.runs() > 0 {
-                let to = k.at_bytes_constant(stage.place, shape.words());
-                self.copy_words(k, step, (to, stage.full));
-            }
-        });
-    }
-
-    /// The words of group `step` of each run; of runs that the weight lacks, those of its last one.
-    fn copy_words(&self, k: &mut Builder<'c>, step: Index<'c>, (to, full): (Ptr<'c>, Ptr<'c>)) {
-        let pitch = u64::from(RUN) * self.sizes.scheme.bytes_behind(self.sizes.k.into());
-        let first = k.div_constant(self.first[1], RUN.into());
-        let last = k.index(u64::from(self.sizes.weight_rows() / RUN) - 1);
-        let skipped = k.mul_constant(step, WORDS);
-        let group = k.at_bytes(self.words, skipped);
-        for run in 0..u64::from(self.shape.runs()) {
-            let at = k.add_constant(first, run);
-            let at = k.min(at, last);
-            let start = k.mul_constant(at, pitch);
-            let from = k.at_bytes(group, start);
-            let to = k.at_bytes_constant(to, WORDS * run);
-            let bytes = k.i32(WORDS as i32);
-            k.copy_run_in(to, from, bytes, full);
-        }
-    }
 }

@@ -10,12 +10,14 @@ use crate::emit::{Builder, F32, I32, Index};
 
 /// A thread that multiplies.
 #[derive(Clone, Copy)]
-pub(super) struct Multiplying<'c> {
+pub(crate) struct Multiplying<'c> {
     shape: Mixed,
     ring: Ring<'c>,
     fragments: Fragments<'c>,
     /// Bytes of a stage before the rows of x of this warpgroup.
     skipped: Index<'c>,
+    /// How many of these are multiplied.
+    rows: u32,
 }
 
 impl<'c> Multiplying<'c> {
@@ -23,7 +25,13 @@ impl<'c> Multiplying<'c> {
         let fragments = Fragments::new(k, shape);
         let first = first_of_x(k, shape);
         let skipped = k.mul_constant(first, STEP);
-        Self { shape, ring, fragments, skipped }
+        Self { shape, ring, fragments, skipped, rows: shape.own_rows() }
+    }
+
+    /// The same for the first `rows` rows of x alone, a multiple of 32, where both warpgroups have all.
+    pub fn of_first(self, rows: u32) -> Self {
+        assert!(self.shape.along_weight() == 2 && rows <= self.rows, "rows of both warpgroups");
+        Self { rows, ..self }
     }
 
     /// This thread's sums over the steps after those `before`: of each part of the warpgroup's weight
@@ -38,7 +46,7 @@ impl<'c> Multiplying<'c> {
 
     /// Sums of a thread in each part.
     fn sums(&self) -> usize {
-        self.shape.own_rows() as usize / 2
+        self.rows as usize / 2
     }
 
     /// The descriptor of the warpgroup's rows of x.
@@ -130,7 +138,7 @@ impl<'c> Multiplying<'c> {
             let left = [0, 1].map(|half| self.fragments.half(k, (stage.place, half), zeros));
             let (sums, left) = k.begin_products_with(&sums, &left.concat());
             // Rows are STEP bytes apart, descriptors count 16.
-            let other = k.add_constant(right, u64::from(self.shape.own_rows() / 2) * STEP / 16);
+            let other = k.add_constant(right, u64::from(self.rows / 2) * STEP / 16);
             let [early, late] = [right, other].map(|right| self.ask_group(k, &left, right));
             let early = k.wait_for_products(1, &early);
             let early = add(k, &sums[..half], &early, scales);

@@ -131,7 +131,7 @@ fn stages_fit() {
         let (rows, prologue) = (Rows::TOKENS, Prologue::Direct);
         let sizes =
             Sizes { rows, n: 2048, k: 2048, scheme: shape.scheme, prologue, finish, weights: 1 };
-        let stages = shape.stages(&sizes);
+        let stages = shape.stages(&sizes, 0);
         assert!((4..=6).contains(&stages.count), "{shape:?}: {stages:?}");
         assert!(shape.block(&sizes, 1, &target()).shared_bytes <= 227 << 10, "{shape:?}");
     }
