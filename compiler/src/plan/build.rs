@@ -117,7 +117,10 @@ impl Shared {
     /// Note what was chosen for a problem of a CUDA target.
     fn note(&mut self, kernel: &dyn Kernel) {
         let Some(shaped) = kernel.shaped() else { return };
-        let rows = shaped.most_rows().map_or(1, explain::rows_of);
+        let grid = kernel.grid();
+        // A token has several rows where it goes through several experts.
+        let per = if grid.count == Count::Tokens { grid.per } else { 1 };
+        let rows = shaped.most_rows().map_or(1, |most| per * explain::rows_of(most / per));
         if let Some((expected, reason)) = shaped.expected(rows) {
             let (family, config) = (kernel.family().to_owned(), shaped.config());
             self.chosen.insert(shaped.pinned_as(), OnGpu { family, config, expected, reason });
