@@ -28,8 +28,6 @@ pub struct Mutants {
     /// Grids in which an entry's mutants were tried, and how much was done there.
     tried: HashMap<String, Vec<([u32; 3], u32)>>,
     texts: HashMap<String, Vec<Mutant>>,
-    /// Bases of allocations that were the largest and that a kernel wrote to.
-    written: Vec<u64>,
     seen: File,
 }
 
@@ -47,39 +45,31 @@ impl Mutants {
         }
         let seen = OpenOptions::new().create(true).append(true).open(folder.join("seen"));
         let seen = seen.expect("the folder can be written to");
-        Self { wanted, tried: HashMap::new(), texts: HashMap::new(), written: Vec::new(), seen }
+        Self { wanted, tried: HashMap::new(), texts: HashMap::new(), seen }
     }
 
     /// Execute some blocks of a kernel, one more than was asked for, and its mutants.
-    pub fn carry_out(&mut self, gpu: &Device, work: &Work) -> Result<(), Fault> {
+    pub fn carry_out(&mut self, gpu: &mut Device, work: &Work) -> Result<(), Fault> {
         // Beyond the counts of the call there is nothing to do, and nobody may be in the way.
         let [x, y, z] = work.grid;
         let work = &Work { grid: [x + work.cluster[0], y, z], ..work.clone() };
         let only = part(work);
         let whole = only.is_empty();
-        let tries = self.begin(work);
-        // Weights are most of the memory, and nobody writes to them: they need no copy.
-        let largest = gpu.allocations().max_by_key(|(_, bytes)| *bytes);
-        let shared = largest.map(|(base, _)| base).filter(|base| !self.written.contains(base));
-        let before = tries.then(|| gpu.fork(|base| Some(base) != shared));
         let launch = work.launch(Options { only: only.clone(), ..Options::default() });
-        let statistics = work.module.launch(gpu, &work.name, &launch)?;
-        let touched = gpu.touched();
-        let surprise = shared.filter(|base| touched.contains(base));
-        self.written.extend(surprise);
+        let after = gpu.fork();
+        let statistics = work.module.launch(&after, &work.name, &launch)?;
         // A launch that has nothing to do is not like one that has.
         let key = (work.grid, (statistics.instructions / 2).max(1).ilog2());
-        let tried = self.tried.entry(work.name.clone()).or_default();
-        // Where what was before is lost, another launch will have to do.
-        if let Some(before) = before
-            && surprise.is_none()
-            && !tried.contains(&key)
-        {
-            tried.push(key);
-            let budget = 2 * statistics.instructions + 100_000;
-            let options = Options { only, budget, ..Options::default() };
-            self.try_all(work, &options, &before, (gpu, &touched));
+        if self.begin(work) {
+            let tried = self.tried.entry(work.name.clone()).or_default();
+            if !tried.contains(&key) {
+                tried.push(key);
+                let budget = 2 * statistics.instructions + 100_000;
+                self.try_all(work, &Options { only, budget, ..Options::default() }, [gpu, &after]);
+            }
         }
+        let touched = after.touched();
+        gpu.absorb(after);
         if !whole {
             touched.iter().for_each(|base| gpu.fill(*base));
         }
@@ -92,13 +82,7 @@ impl Mutants {
         more && self.tried.get(&work.name).is_none_or(|tried| tried.len() < LAUNCHES)
     }
 
-    fn try_all(
-        &mut self,
-        work: &Work,
-        options: &Options,
-        before: &Device,
-        (after, touched): (&Device, &[u64]),
-    ) {
+    fn try_all(&mut self, work: &Work, options: &Options, [before, after]: [&Device; 2]) {
         let all = self.texts.entry(work.name.clone()).or_insert_with(|| {
             let text = alone(work.module.source(), &work.name).expect("it was parsed");
             mutants(&text).expect("it was parsed")
@@ -106,15 +90,13 @@ impl Mutants {
         let left = self.wanted.get_mut(&work.name).expect("it was asked for");
         left.retain(|number| {
             let mutant = all.get(*number).expect("the list is of this text");
-            let device = before.fork(|base| touched.contains(&base));
+            let device = before.fork();
             let launch = work.launch(options.clone());
             let done = Module::parse(&mutant.text)
                 .and_then(|module| module.launch(&device, &work.name, &launch));
             let how = match done {
                 Err(fault) => format!("noticed {:?}", fault.kind),
-                Ok(_) if touched.iter().all(|base| device.same_in(after, *base)) => {
-                    "missed".to_owned()
-                }
+                Ok(_) if device.same_in(after) => "missed".to_owned(),
                 Ok(_) => "noticed bytes".to_owned(),
             };
             let line = writeln!(self.seen, "{} {number} {how}", work.name);

@@ -172,7 +172,7 @@ impl State {
             return Ok(());
         }
         let done = match &mut self.mutants {
-            Some(mutants) => mutants.carry_out(&self.gpu, work),
+            Some(mutants) => mutants.carry_out(&mut self.gpu, work),
             None => {
                 let launch = work.launch(Options::default());
                 work.module.launch(&self.gpu, &work.name, &launch).map(drop)

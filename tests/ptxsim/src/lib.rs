@@ -42,6 +42,7 @@ mod launch;
 mod machine;
 mod mutate;
 mod order;
+mod page;
 mod parse;
 mod product;
 mod scalar;

@@ -213,9 +213,6 @@ impl Machine<'_> {
         atomic: bool,
     ) -> Result<(usize, u64), Stop> {
         let (index, offset) = self.place(warp, lane, address, bytes, align)?;
-        if self.shape.device.is_frozen(index) {
-            return stop(Kind::OutOfBounds, lane, "a write to memory that is shared for reading");
-        }
         if !warp.waited {
             let text = "global memory is written before `griddepcontrol.wait`";
             return stop(Kind::Race, lane, text);
