@@ -33,6 +33,7 @@ use crate::gpu_model::Alone;
 use crate::gpu_model::attention::Sizes;
 use crate::kernel::{Kernel, Scratch, ThreadBlock};
 use sail_ir::plan::{Count, Grid};
+use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 
 /// Positions of a run.
@@ -280,6 +281,15 @@ impl<'c> Walk<'c> {
         self.ask(k, number, block, true);
     }
 
+    /// Wait for the keys or the values that were asked for before those that were asked for last. Bytes are
+    /// spread out by the lane that asked for them, and the lanes meet after that.
+    fn wait(&self, k: &mut Builder<'c>) {
+        k.wait_for_copies(1);
+        if self.place.runs.page.scheme == CacheScheme::Bf16 {
+            k.warp_barrier();
+        }
+    }
+
     /// What the vectors at `queries` see of this warp's runs, of which the `first` is on its way.
     ///
     /// While a run's scores are computed its values are on their way, while its values are added the
@@ -292,8 +302,7 @@ impl<'c> Walk<'c> {
         let past = k.add_constant(self.last, 1);
         let opened = (page, flash.open(k));
         let (_, state) = k.fold(first, past, self.step, opened, |k, number, (page, state)| {
-            k.wait_for_copies(1);
-            k.warp_barrier();
+            self.wait(k);
             let keys = self.place.bf16(k, team, false, Builder::warp_barrier);
             let base = k.mul_constant(number, RUN);
             let seen = k.sub(self.row.position, base);
@@ -303,8 +312,7 @@ impl<'c> Walk<'c> {
             k.warp_barrier();
             let next = k.add_constant(number, self.step);
             self.ask(k, next, page, false);
-            k.wait_for_copies(1);
-            k.warp_barrier();
+            self.wait(k);
             let values = self.place.bf16(k, team, true, Builder::warp_barrier);
             let state = flash.add_values(k, values, &weights, state);
             k.warp_barrier();
