@@ -9,8 +9,8 @@ use crate::quality::Wanted;
 use crate::recipe::{Recipe, Rule};
 
 /// Options of one compile. Only `target`, `scheme`, `scheme_rules`, `cache`, `weights`, `code_only`,
-/// `context`, `disabled_rules`, `quality`, `calibration`, `smooth`, `expert_profile` and `lock` change the
-/// artifact.
+/// `context`, `disabled_rules`, `quality`, `calibration`, `smooth`, `expert_profile`, `lock` and `assemble`
+/// change the artifact.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub target: Target,
@@ -35,6 +35,8 @@ pub struct Options {
     pub expert_profile: Option<PathBuf>,
     /// Configs of kernels that `sailc tune` found.
     pub lock: Option<PathBuf>,
+    /// Store machine code for a GPU beside the PTX, where there is an assembler.
+    pub assemble: bool,
     /// Tap what products read, for calibrating.
     pub tap_inputs: bool,
     /// Fusion rules that are not applied, by name.
@@ -66,6 +68,7 @@ impl Options {
             smooth: None,
             expert_profile: None,
             lock: None,
+            assemble: true,
             tap_inputs: false,
             disabled_rules: Vec::new(),
             print_ir_after: Vec::new(),

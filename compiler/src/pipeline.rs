@@ -406,7 +406,8 @@ impl Draft {
         architecture: &str,
     ) -> Result<(Emitted, Vec<u64>), Failure> {
         let ptx = self.ptx(&options.target, (options.threads, options.code_only))?;
-        let cubin = ptxas::find()
+        let assembler = options.assemble.then(ptxas::find).flatten();
+        let cubin = assembler
             .map(|path| ptxas::assemble(&path, &ptx.text, architecture))
             .transpose()
             .map_err(|error| boxed(CompileError::Ptxas { error }))?;

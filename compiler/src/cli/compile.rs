@@ -164,6 +164,7 @@ impl Compile {
             calibration: self.calibration.clone(),
             smooth: self.smooth,
             expert_profile: self.expert_profile.clone(),
+            assemble: true,
             lock: self.lock.clone(),
             tap_inputs: false,
             disabled_rules: self.disable_rule.clone(),
