@@ -4,9 +4,10 @@
 //! line each. What becomes of them is written to `seen`, a line for each run: entry, number, and
 //! `noticed` with the fault's kind or `bytes`, or `missed`. Of launches with many blocks that multiply
 //! only some are run, and the rest of what they write is what was there: what a model answers here means
-//! nothing.
+//! nothing, and products need not be right (`Options::stirred`). What nobody misses in some blocks is tried
+//! in all of them once, where that is little work.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
@@ -21,12 +22,17 @@ const LAUNCHES: usize = 4;
 /// Clusters of a launch that are run, where there are more and they multiply.
 const CLUSTERS: u64 = 6;
 
+/// Instructions of warps in all blocks of a launch that may be run for one mutant.
+const WHOLE: u64 = 6_000_000;
+
 /// See the module.
 pub struct Mutants {
     /// Numbers that nobody noticed so far, by entry.
     wanted: HashMap<String, Vec<usize>>,
     /// Grids in which an entry's mutants were tried, and how much was done there.
     tried: HashMap<String, Vec<([u32; 3], u32)>>,
+    /// Entries whose mutants were tried in all blocks of a launch.
+    wholly: HashSet<String>,
     texts: HashMap<String, Vec<Mutant>>,
     seen: File,
 }
@@ -45,7 +51,7 @@ impl Mutants {
         }
         let seen = OpenOptions::new().create(true).append(true).open(folder.join("seen"));
         let seen = seen.expect("the folder can be written to");
-        Self { wanted, tried: HashMap::new(), texts: HashMap::new(), seen }
+        Self { wanted, tried: HashMap::new(), wholly: HashSet::new(), texts: HashMap::new(), seen }
     }
 
     /// Execute some blocks of a kernel, one more than was asked for, and its mutants.
@@ -55,7 +61,8 @@ impl Mutants {
         let work = &Work { grid: [x + work.cluster[0], y, z], ..work.clone() };
         let only = part(work);
         let whole = only.is_empty();
-        let launch = work.launch(Options { only: only.clone(), ..Options::default() });
+        let how = Options { stirred: true, ..Options::default() };
+        let launch = work.launch(Options { only: only.clone(), ..how.clone() });
         let after = gpu.fork();
         let statistics = work.module.launch(&after, &work.name, &launch)?;
         // A launch that has nothing to do is not like one that has.
@@ -65,7 +72,16 @@ impl Mutants {
             if !tried.contains(&key) {
                 tried.push(key);
                 let budget = 2 * statistics.instructions + 100_000;
-                self.try_all(work, &Options { only, budget, ..Options::default() }, [gpu, &after]);
+                let of_all = statistics.instructions * clusters(work) / only.len().max(1) as u64;
+                let some = Options { only, budget, ..how.clone() };
+                self.try_all(work, &some, [gpu, &after]);
+                let more = self.wanted.get(&work.name).is_some_and(|left| !left.is_empty());
+                if !whole && more && of_all <= WHOLE && self.wholly.insert(work.name.clone()) {
+                    let after = gpu.fork();
+                    let all = Options { budget, ..how };
+                    work.module.launch(&after, &work.name, &work.launch(all.clone()))?;
+                    self.try_all(work, &all, [gpu, &after]);
+                }
             }
         }
         let touched = after.touched();
@@ -106,10 +122,13 @@ impl Mutants {
     }
 }
 
+fn clusters(work: &Work) -> u64 {
+    work.grid.iter().zip(work.cluster).map(|(grid, size)| u64::from(grid / size)).product()
+}
+
 /// Clusters to run, the first and the last ones among them; none for all.
 fn part(work: &Work) -> Vec<u64> {
-    let clusters: u64 =
-        work.grid.iter().zip(work.cluster).map(|(grid, size)| u64::from(grid / size)).product();
+    let clusters = clusters(work);
     if clusters <= CLUSTERS || !work.module.multiplies(&work.name) {
         return Vec::new();
     }

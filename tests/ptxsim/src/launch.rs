@@ -47,11 +47,21 @@ pub struct Options {
     pub programmatic: bool,
     /// Clusters to run, by number; all where there are none, and where blocks wait for each other.
     pub only: Vec<u64>,
+    /// Matrix units give numbers that are made of all factors, and no sums of their products: enough to
+    /// find out whether a factor is another one, and much less work.
+    pub stirred: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cluster: [1; 3], budget: 1 << 32, threads: 0, programmatic: false, only: Vec::new() }
+        Self {
+            cluster: [1; 3],
+            budget: 1 << 32,
+            threads: 0,
+            programmatic: false,
+            only: Vec::new(),
+            stirred: false,
+        }
     }
 }
 
@@ -233,6 +243,7 @@ fn shape<'a>(
         launch: device.next_launch(),
         budget: launch.options.budget,
         programmatic: launch.options.programmatic,
+        stirred: launch.options.stirred,
         waited: AtomicBool::new(!launch.options.programmatic),
     })
 }

@@ -43,6 +43,7 @@ pub(crate) struct Shape<'a> {
     pub launch: u32,
     pub budget: u64,
     pub programmatic: bool,
+    pub stirred: bool,
     /// A thread has waited for the kernels before.
     pub waited: AtomicBool,
 }

@@ -156,6 +156,22 @@ fn towards_zero(sum: i64, exponent: i32, fraction: u32) -> f32 {
     if sum < 0 { -out } else { out }
 }
 
+/// A number made of all bytes of a row of factors, for [`stirred`].
+pub(crate) fn stir(row: &[u8]) -> u32 {
+    let words = row.chunks_exact(4).map(|it| u32::from_le_bytes([it[0], it[1], it[2], it[3]]));
+    words.fold(row.len() as u32, |all, word| (all ^ word).wrapping_mul(0x9e37_79b1).rotate_left(13))
+}
+
+/// In the place of a sum of products of two rows: `old` and a small number made of both rows. It is another
+/// one where a factor is, and whatever the order of such sums.
+pub(crate) fn stirred([a, b]: [u32; 2], old: u32, element: Element) -> u32 {
+    let small = (a.wrapping_mul(b | 1) >> 24) as u8 as i8;
+    match element {
+        Element::S8 | Element::U8 => (old as i32).wrapping_add(small.into()) as u32,
+        _ => (f32::from_bits(old) + f32::from(small) / 128.0).to_bits(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +188,22 @@ mod tests {
         assert_eq!(dot(FULL, Element::Bf16, &a, &b, 10.0), 10.0 + 4.0 - 10.0 - 18.0);
         let large = factors(&[255.0; 16]);
         assert_eq!(dot(FULL, Element::Bf16, &large, &large, 0.0), 16.0 * 255.0 * 255.0);
+    }
+
+    #[test]
+    fn a_stirred_sum_is_another_one_where_a_factor_is() {
+        let rows = [[3u8; 32], [5; 32]].map(|row| stir(&row));
+        let mut other = [3u8; 32];
+        other[17] = 2;
+        for element in [Element::Bf16, Element::S8] {
+            let sum = stirred(rows, 0, element);
+            assert_ne!(sum, stirred([stir(&other), rows[1]], 0, element));
+            assert_ne!(sum, stirred([rows[0], stir(&other)], 0, element));
+            let both = [stir(&other), rows[1]];
+            let [one, two] = [[rows, both], [both, rows]]
+                .map(|order| order.into_iter().fold(0, |old, pair| stirred(pair, old, element)));
+            assert_eq!(one, two);
+        }
     }
 
     #[test]

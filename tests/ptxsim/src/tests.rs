@@ -3,6 +3,7 @@
 mod bulk;
 mod copies;
 mod flow;
+mod forks;
 mod grids;
 mod mutants;
 mod order;
@@ -76,6 +77,7 @@ impl Setting {
                 threads: 2,
                 programmatic: self.programmatic,
                 only: Vec::new(),
+                stirred: false,
             },
         };
         module.launch(&device, "k", &launch)?;

@@ -3,7 +3,7 @@
 use super::Machine;
 use crate::code::{Element, Mma};
 use crate::fault::{Kind, Stop, stop};
-use crate::product::{FULL, Row, dot};
+use crate::product::{FULL, Row, dot, stir, stirred};
 use crate::warp::{Lanes, Warp};
 
 impl Machine<'_> {
@@ -17,7 +17,14 @@ impl Machine<'_> {
         let c = words(warp, &mma.c)?;
         let row_bytes = (mma.k * mma.left.bytes()) as usize;
         let mut out = [[0u64; 32]; 4];
-        if matches!(mma.left, Element::S8 | Element::U8) {
+        if self.shape.stirred {
+            let [a, b] = [a, b].map(|rows| -> Vec<u32> {
+                rows.iter().map(|row| stir(&row[..row_bytes])).collect()
+            });
+            sums(&mut out, &c, |row, column, old| {
+                u64::from(stirred([a[row], b[column]], old as u32, mma.left))
+            });
+        } else if matches!(mma.left, Element::S8 | Element::U8) {
             sums(&mut out, &c, |row, column, old| {
                 let (a, b) = (&a[row][..row_bytes], &b[column][..row_bytes]);
                 let products = a.iter().zip(b).map(|(a, b)| {

@@ -8,7 +8,7 @@ use crate::code::Element;
 use crate::fault::{Kind, Stop, stop};
 use crate::hopper::{Left, Wgmma};
 use crate::order::{Knowledge, MANY};
-use crate::product::{FULL, Row, Rule, dot};
+use crate::product::{FULL, Row, Rule, dot, stir, stirred};
 use crate::shared::Who;
 use crate::tensor_map::Swizzle;
 use crate::warp::Warp;
@@ -125,7 +125,10 @@ impl Machine<'_> {
             warp.sum(*reg, keep != 0)
         });
         let old = old.collect::<Result<Vec<_>, _>>()?;
-        let sums = products(op, &left, &right);
+        let sums = match self.shape.stirred {
+            true => stirred_products(op, &left, &right),
+            false => products(op, &left, &right),
+        };
         for (index, (reg, mut old)) in op.d.iter().zip(old).enumerate() {
             for (lane, word) in old.iter_mut().enumerate() {
                 let row = lane / 4 + 8 * (index / 2 % 2);
@@ -189,6 +192,17 @@ impl Machine<'_> {
         warp.clock.learn(exec, warp.live, &known);
         Ok(())
     }
+}
+
+/// In the place of the sum for a row, a column and what stood there, what [`stirred`] gives.
+fn stirred_products<'r>(
+    op: &'r Wgmma,
+    left: &[[u8; INNER]],
+    right: &[[u8; INNER]],
+) -> Box<dyn Fn(usize, usize, u32) -> u32 + 'r> {
+    let [a, b] =
+        [left, right].map(|rows| -> Vec<u32> { rows.iter().map(|row| stir(row)).collect() });
+    Box::new(move |row, column, old| stirred([a[row], b[column]], old, op.left_element))
 }
 
 /// The sum for a row, a column and what stood there.
