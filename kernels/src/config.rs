@@ -55,6 +55,11 @@ const TABLE: [(&str, &[u32]); 15] = [
 /// not to the bit the same.
 pub const REORDERING: [&str; 3] = ["warps", "blocks", "parts"];
 
+/// Names of all that can be chosen.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
 /// Everything that says whether a config still means what it meant, as one text.
 #[must_use]
 pub fn space_text() -> String {

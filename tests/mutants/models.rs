@@ -1,11 +1,14 @@
 //! Small models whose kernels have work enough to go wrong: rings of stages that wrap, ragged tiles of
 //! rows and of outputs, each shape of a tile that the published sizes get.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sail_ir::artifact::Artifact;
 use sail_ir::help::report;
+use sail_ir::id::Id;
 use sail_ir::{CacheScheme, Scheme, Target};
 use sail_models::synth::Synth;
 use sail_ptxsim::{alone, mutants};
@@ -21,39 +24,81 @@ pub struct Case {
     pub model: &'static str,
     pub scheme: Scheme,
     pub cache: CacheScheme,
+    /// Configs that the rule would not choose.
+    pub lock: Option<PathBuf>,
 }
 
 impl Case {
-    /// Every model in every scheme, and in every form of the cache.
+    /// Every model in every scheme that matters to it, and in every form of the cache.
     pub fn all() -> Vec<Self> {
-        let models = ["dense", "experts"];
+        let of = |model| {
+            Self::ways().map(move |(scheme, cache)| Self { model, scheme, cache, lock: None })
+        };
+        let mut all: Vec<_> = ["dense", "experts", "many"].into_iter().flat_map(of).collect();
+        all.retain(|case| case.model != "many" || case.scheme.quantizes_activations());
+        all
+    }
+
+    /// How a model is compiled.
+    pub fn ways() -> impl Iterator<Item = (Scheme, CacheScheme)> {
         let schemes = Scheme::ALL.map(|scheme| (scheme, CacheScheme::Bf16)).into_iter();
         let caches = CacheScheme::ALL.into_iter().filter(|cache| *cache != CacheScheme::Bf16);
-        let ways: Vec<_> = schemes.chain(caches.map(|cache| (Scheme::Bf16, cache))).collect();
-        let of = |model| {
-            let ways = ways.clone().into_iter();
-            ways.map(move |(scheme, cache)| Self { model, scheme, cache })
-        };
-        models.into_iter().flat_map(of).collect()
+        schemes.chain(caches.map(|cache| (Scheme::Bf16, cache)))
     }
 
     pub fn name(&self) -> String {
-        format!("{} {} with a {} cache", self.model, self.scheme, self.cache)
+        let Self { model, scheme, cache, lock } = self;
+        let pinned = if lock.is_some() { ", pinned" } else { "" };
+        format!("{model} {scheme} with a {cache} cache{pinned}")
     }
 
-    /// Compile it for `target` into `folder`, and take its kernels apart; nothing where the target lacks
-    /// a kernel for it.
-    pub fn built(&self, target: &Target, folder: &Path) -> Result<Option<Built>, Outcome> {
+    /// The model's files, in `folder`.
+    pub fn checkpoint(&self, folder: &Path) -> Result<PathBuf, Outcome> {
         let checkpoint = folder.join(self.model);
         if !checkpoint.exists() {
             let config = config(self.model).to_string();
             Synth { config: &config, seed: 7, shards: None, tokenizer: None }
                 .write(&checkpoint, &mut |_, _| ControlFlow::Continue(()))
                 .map_err(told)?;
+            if self.model != "dense" {
+                tie(&checkpoint.join("model.safetensors")).map_err(failed)?;
+            }
         }
-        let file = folder.join(format!("{}.{}.{}.sail", self.model, self.scheme, self.cache));
-        let (scheme, cache) = (self.scheme, self.cache);
-        let options = Options { scheme, cache, threads: 2, ..Options::new(target.clone()) };
+        Ok(checkpoint)
+    }
+
+    /// Whether it is asked about a picture.
+    pub fn sees(&self) -> bool {
+        self.model == "dense"
+    }
+
+    /// Whether it is asked everything, and not only what others do not answer.
+    pub fn answers_all(&self) -> bool {
+        self.model != "many"
+    }
+
+    /// Whether a function is called by what it is asked: one conversation makes no wide calls.
+    fn calls(&self, function: &str) -> bool {
+        match self.answers_all() {
+            true => function != "decode.wide" && (self.sees() || !function.starts_with("vision")),
+            false => function == "decode",
+        }
+    }
+
+    pub fn options(&self, target: &Target) -> Options {
+        let Self { scheme, cache, lock, .. } = self.clone();
+        Options { scheme, cache, lock, threads: 2, assemble: false, ..Options::new(target.clone()) }
+    }
+
+    /// Compile it for `target` into `folder`, and take its kernels apart; nothing where the target lacks
+    /// a kernel for it.
+    pub fn built(&self, target: &Target, folder: &Path) -> Result<Option<Built>, Outcome> {
+        let checkpoint = self.checkpoint(folder)?;
+        let options = self.options(target);
+        let name = self.lock.as_ref().and_then(|lock| lock.file_stem()).unwrap_or_default();
+        let name = name.to_string_lossy();
+        let file =
+            folder.join(format!("{}.{}.{}.{name}.sail", self.model, self.scheme, self.cache));
         let go_on = &mut |_, _| ControlFlow::Continue(());
         match sailc::pipeline::compile(&checkpoint, &options, &file, go_on) {
             Err(error) if matches!(error.code(), "SC0307" | "SC0310") => return Ok(None),
@@ -61,7 +106,11 @@ impl Case {
         };
         let artifact = Artifact::open(&file).map_err(told)?;
         let text = String::from_utf8_lossy(artifact.code()).into_owned();
-        let kernels = artifact.manifest().plan.kernels.iter();
+        let plan = &artifact.manifest().plan;
+        let functions = plan.functions.iter().filter(|it| self.calls(&it.name));
+        let launched = functions.flat_map(|function| function.steps.iter());
+        let launched: BTreeSet<usize> = launched.map(|(_, step)| step.kernel.index()).collect();
+        let kernels = plan.kernels.iter().filter(|(id, _)| launched.contains(&id.index()));
         let entries = kernels.map(|(_, kernel)| {
             let entry = kernel.cuda.as_ref().expect("it is for a CUDA target").entry.clone();
             let text = alone(&text, &entry).map_err(failed)?;
@@ -74,40 +123,63 @@ impl Case {
     }
 }
 
+/// Make the head of a checkpoint its table, which is then stored once.
+fn tie(path: &Path) -> std::io::Result<()> {
+    const NAMES: [&str; 2] =
+        ["language_model.model.embed_tokens.weight", "language_model.lm_head.weight"];
+    let mut bytes = fs::read(path)?;
+    let (length, rest) = bytes.split_first_chunk().expect("a checkpoint begins with a length");
+    let length = u64::from_le_bytes(*length) as usize;
+    let header: Value = serde_json::from_slice(&rest[..length])?;
+    let [table, head] = NAMES.map(|name| {
+        let place = |end: usize| {
+            let offset = header[name]["data_offsets"][end].as_u64();
+            8 + length + offset.expect("a tensor has its place") as usize
+        };
+        place(0)..place(1)
+    });
+    assert_eq!(table.len(), head.len(), "both are a row for each token");
+    bytes.copy_within(table, head.start);
+    fs::write(path, bytes)
+}
+
 /// A compiled case.
 #[derive(Debug)]
 pub struct Built {
     pub case: Case,
-    pub file: std::path::PathBuf,
+    pub file: PathBuf,
     pub entries: Vec<Entry>,
 }
 
-/// Widths are chosen so: seven steps of 128 bytes and more along every K in `int8`, none of them whole;
-/// products of 4224 outputs and more, and of 8448 for few rows, which have wider tiles; 144 patches and
-/// prompts that are no multiple of any tile. Most rows end in the first two of four stages of 64 bytes, in
-/// bf16 and in `int8`, where sums are put that other warps may still be reading steps from.
+/// Widths are chosen so: seven steps of 128 bytes and more along K in `int8`. Most rows end in the first
+/// two of four stages, of 64 bytes in bf16 and in `int8` and of a group in `int4`, where sums are put that
+/// other warps may still be reading steps from. There are products of 9248 outputs, of which blocks that
+/// take few rows have several turns each; 144 patches and prompts that are no multiple of any tile. In
+/// `many` a token has so many experts that such a block comes from one to the next; that matters where
+/// what they multiply is not what rows hold.
 fn config(model: &str) -> Value {
     let vision = json!({
         "model_type": "sailvit", "architectures": ["SAILViTModel"], "num_channels": 3,
         "image_size": 120, "patch_size": 10, "rms_norm_eps": 1e-5, "qkv_bias": false,
-        "use_bias": false, "num_attention_heads": 14, "hidden_size": 784,
-        "intermediate_size": if model == "dense" { 832 } else { 900 }, "num_hidden_layers": 1,
+        "use_bias": false, "num_attention_heads": if model == "dense" { 7 } else { 14 },
+        "hidden_size": if model == "dense" { 896 } else { 784 },
+        "intermediate_size": 1040, "num_hidden_layers": 1,
     });
     let mut decoder = json!({
         "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu",
         "rms_norm_eps": 1e-6, "rope_theta": 1_000_000, "rope_scaling": null,
         "max_position_embeddings": 4096, "attention_bias": false, "use_sliding_window": false,
         "sliding_window": null, "tie_word_embeddings": false, "eos_token_id": 270,
-        "pad_token_id": 270, "do_sample": false, "vocab_size": 8704, "hidden_size": 808,
-        "num_attention_heads": 24, "num_key_value_heads": 6, "head_dim": 128,
-        "intermediate_size": 4352, "num_hidden_layers": 1,
+        "pad_token_id": 270, "do_sample": false, "vocab_size": 8704, "hidden_size": 1056,
+        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+        "intermediate_size": 4624, "num_hidden_layers": 1,
     });
-    if model == "experts" {
+    if model != "dense" {
         let other = json!({
             "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"],
-            "vocab_size": 900, "hidden_size": 824, "num_attention_heads": 7,
-            "num_key_value_heads": 1, "intermediate_size": 900, "moe_intermediate_size": 808,
-            "num_experts": 40, "num_experts_per_tok": 2, "norm_topk_prob": true,
+            "vocab_size": 900, "hidden_size": 1040, "num_attention_heads": 12,
+            "num_key_value_heads": 4, "intermediate_size": 900, "moe_intermediate_size": 1040,
+            "num_experts": 34, "num_experts_per_tok": if model == "many" { 20 } else { 4 }, "norm_topk_prob": true,
             "decoder_sparse_step": 1, "mlp_only_layers": [], "tie_word_embeddings": true,
         });
         let other = other.as_object().expect("it is one").clone();

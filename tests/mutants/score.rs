@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use sail_kernels::config;
+
 /// A kernel of an artifact.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -31,18 +33,47 @@ impl Entry {
     }
 }
 
-/// The template, and its config where the symbol ends with one: `wgmma128x256`, `together`.
+/// The template, and its config where the symbol ends with one: `wgmma128x256`, `together`, `wgmma.s2`;
+/// without the values that a lock has pinned.
 pub fn kind(family: &str, symbol: &str) -> String {
-    let last = symbol.rsplit('.').next().unwrap_or_default();
+    // An artifact says the pinned config behind the symbol.
+    let symbol = symbol.split(' ').next().unwrap_or_default();
+    let mut words: Vec<&str> = symbol.split('.').collect();
+    while words.last().is_some_and(|last| is_pinned(last)) {
+        words.pop();
+    }
+    let shared = match words[..] {
+        [.., "wgmma", last] if without_digits(last) == "s" => {
+            words.pop();
+            format!(".{last}")
+        }
+        _ => String::new(),
+    };
+    let last = words.last().copied().unwrap_or_default();
     let word = last.trim_end_matches(|c: char| c.is_ascii_digit() || c == 'x');
     let is_config = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
     let sizes = &last[word.len()..];
     let is_shape = sizes.is_empty() || sizes.contains('x');
+    // How many blocks share the positions of a row is a size.
+    let last = match last.strip_prefix("alone").and_then(|shares| shares.split_once('x')) {
+        Some((_, warps)) => &format!("alonex{warps}"),
+        None => last,
+    };
     let around = ["bias", "gelu", "residual", family];
     match is_config && is_shape && !around.contains(&last) {
-        true => format!("{family}.{last}"),
+        true => format!("{family}.{last}{shared}"),
         false => family.to_owned(),
     }
+}
+
+fn without_digits(word: &str) -> &str {
+    word.trim_end_matches(|c: char| c.is_ascii_digit())
+}
+
+/// Is a word of a symbol a parameter of a config with its value?
+fn is_pinned(word: &str) -> bool {
+    let name = without_digits(word);
+    name.len() < word.len() && config::names().any(|known| known == name)
 }
 
 /// An ordering instruction of a kind of kernels.
@@ -96,10 +127,7 @@ impl Score {
     /// Note lines of what was seen: entry, number, how.
     pub fn note(&mut self, seen: &str) {
         let mut by_place: BTreeMap<(&str, usize), &str> = BTreeMap::new();
-        for line in seen.lines() {
-            let mut words = line.splitn(3, ' ');
-            let mut word = || words.next().expect("a line has three words");
-            let (entry, number, how) = (word(), word().parse().expect("a number"), word());
+        for (entry, number, how) in lines(seen) {
             let known = by_place.entry((entry, number)).or_insert(how);
             if *known == MISSED {
                 *known = how;
@@ -180,6 +208,15 @@ impl Score {
     }
 }
 
+/// What was seen, line by line: entry, number, how.
+pub fn lines(seen: &str) -> impl Iterator<Item = (&str, usize, &str)> {
+    seen.lines().map(|line| {
+        let mut words = line.splitn(3, ' ');
+        let mut word = || words.next().expect("a line has three words");
+        (word(), word().parse().expect("a number"), word())
+    })
+}
+
 /// Is `kind` what `pattern` says, with anything in the place of each `*`?
 fn matches(pattern: &str, kind: &str) -> bool {
     let (first, rest) = pattern.split_once('*').unwrap_or((pattern, ""));
@@ -204,7 +241,7 @@ pub struct Redundant {
 }
 
 impl Redundant {
-    fn is(&self, kind: &str, role: &Role) -> bool {
+    pub fn is(&self, kind: &str, role: &Role) -> bool {
         let opcode = role.instruction.split([' ', ';']).next().unwrap_or_default();
         assert!(!self.reason.is_empty(), "a reason is a sentence");
         matches(self.kind, kind) && self.opcode == opcode && self.nth == role.nth
