@@ -35,7 +35,7 @@ def rows_of_bench(record):
 
 def best(what):
     """Whether the README shows a row of PyTorch's: whole work at its fastest; the rest is in the record."""
-    return what.endswith((" graph", " cudnn")) or what.startswith(("graph", "compiled"))
+    return what.endswith(" graph") or what.startswith(("graph", "compiled"))
 
 
 def order(what):
