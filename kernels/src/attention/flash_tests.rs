@@ -1,12 +1,10 @@
 //! Attention for CUDA targets against its twins, executed from its PTX, and judged by ptxas.
 
-use std::collections::BTreeMap;
-
 use sail_ir::scheme::CacheScheme;
 use sail_ir::target::Target;
 
 use super::{Attention, PageLayout, PlainPage, TileAttention};
-use crate::emit::gpu::simulate::{Simulated, others};
+use crate::emit::gpu::simulate::{Simulated, others, without_order};
 use crate::emit::run::{Counts, bf16_bytes, bf16_values, i32_bytes, poisoned, random};
 use crate::kernel::Kernel;
 use crate::ptxas::tests::assemble_all;
@@ -281,27 +279,13 @@ fn blocks_that_join_without_order_are_noticed() {
         let (pool, buffers, _) = case.prepared();
         let target = Target::parse("sm_90").unwrap();
         let kernel = case.kernel(&target);
-        let right = Simulated::new(kernel.as_ref(), &target);
-        let mutants = sail_ptxsim::mutants(right.text()).unwrap();
-        let right = right.run(case.counts(&pool), &buffers);
-        let mut seen = BTreeMap::new();
-        for mutant in &mutants {
-            let opcode = mutant.instruction.split_whitespace().next().unwrap();
-            // Groups of nothing are counted, too, and blocks without work wait for those before them.
-            if ["cp.async.commit_group;", "griddepcontrol.wait;"].contains(&opcode) {
-                continue;
-            }
-            let wrong = Simulated::of_text(kernel.as_ref(), mutant.text.clone());
-            let after = wrong.try_run(case.counts(&pool), &buffers);
-            let noticed = after.as_ref().map_or(true, |after| after[4] != right[4]);
-            // Of bytes, a thread unpacks what it asked for itself: its warp need not have met before.
-            let spare = scheme == CacheScheme::Int8 && opcode == "bar.warp.sync";
-            let (line, instead) = (mutant.line, &mutant.replacement);
-            let sentence = || format!("`{}` of line {line}: {instead}", mutant.instruction);
-            assert!(noticed || spare, "nobody misses {}", sentence());
-            *seen.entry(opcode).or_insert(0) += 1;
-        }
-        assert_eq!(seen["atom.acq_rel.gpu.global.inc.u32"], 3, "acquires, releases, neither");
+        // Groups of nothing are counted, too, and blocks without work wait for those before them.
+        let spared = ["cp.async.commit_group", "griddepcontrol.wait"];
+        let run = (case.counts(&pool), &buffers[..]);
+        let found = without_order(kernel.as_ref(), &target, run, &spared);
+        assert_eq!(found.missed, Vec::<String>::new(), "{scheme}: nobody misses these");
+        let counter = found.tried["atom.acq_rel.gpu.global.inc.u32"];
+        assert_eq!(counter, 3, "acquires, releases, neither");
     }
 }
 

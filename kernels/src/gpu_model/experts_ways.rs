@@ -164,18 +164,13 @@ impl MixedOfExperts {
         self.0.in_tiles(rows, (&groups, columns), |rows| self.0.tile_bytes(rows, columns))
     }
 
-    fn find(&self, config: &Config) -> Option<Mixed> {
-        let wanted = tiles::of(config);
-        self.shapes().into_iter().find(|shape| [shape.rows, shape.columns] == wanted)
-    }
-
     /// The shape that a config stands for.
     ///
     /// # Panics
     ///
     /// When it does not fit.
     pub(crate) fn shape(&self, config: &Config) -> Mixed {
-        self.find(config).unwrap_or_else(|| panic!("broken invariant `config.fits`: {config}"))
+        tiles::of(&self.shapes(), config)
     }
 }
 
@@ -189,18 +184,15 @@ impl Way for MixedOfExperts {
     }
 
     fn config(&self) -> Config {
-        let Mixed { rows, columns, .. } = self.chosen();
-        tiles::config([rows, columns])
+        tiles::config(self.chosen())
     }
 
     fn space(&self) -> Vec<Parameter> {
-        let Mixed { rows, columns, .. } = self.chosen();
-        let all = self.shapes().into_iter().map(|shape| [shape.rows, shape.columns]);
-        tiles::space([rows, columns], all)
+        tiles::space(self.chosen(), &self.shapes())
     }
 
     fn fits(&self, config: &Config) -> bool {
-        self.find(config).is_some()
+        tiles::find(&self.shapes(), config).is_some()
     }
 
     fn expected(&self, config: &Config, rows: u32) -> Expected {
@@ -241,12 +233,11 @@ impl Way for TilesOfExperts {
     }
 
     fn config(&self) -> Config {
-        tiles::config([Self::OWN.rows, Self::OWN.columns])
+        tiles::config(Self::OWN)
     }
 
     fn space(&self) -> Vec<Parameter> {
-        let all = self.of_expert().tiles().iter().map(|tile| [tile.rows, tile.columns]);
-        tiles::space([Self::OWN.rows, Self::OWN.columns], all)
+        tiles::space(Self::OWN, self.of_expert().tiles())
     }
 
     fn fits(&self, config: &Config) -> bool {

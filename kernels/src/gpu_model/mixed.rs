@@ -32,18 +32,13 @@ impl ByMixed {
         shape.expect("there are shapes")
     }
 
-    fn find(&self, config: &Config) -> Option<Mixed> {
-        let wanted = tiles::of(config);
-        self.shapes().into_iter().find(|shape| [shape.rows, shape.columns] == wanted)
-    }
-
     /// The shape that a config stands for.
     ///
     /// # Panics
     ///
     /// When it does not fit.
     pub(crate) fn shape(&self, config: &Config) -> Mixed {
-        self.find(config).unwrap_or_else(|| panic!("broken invariant `config.fits`: {config}"))
+        tiles::of(&self.shapes(), config)
     }
 }
 
@@ -57,18 +52,15 @@ impl Way for ByMixed {
     }
 
     fn config(&self) -> Config {
-        let Mixed { rows, columns, .. } = self.chosen();
-        tiles::config([rows, columns])
+        tiles::config(self.chosen())
     }
 
     fn space(&self) -> Vec<Parameter> {
-        let Mixed { rows, columns, .. } = self.chosen();
-        let all = self.shapes().into_iter().map(|shape| [shape.rows, shape.columns]);
-        tiles::space([rows, columns], all)
+        tiles::space(self.chosen(), &self.shapes())
     }
 
     fn fits(&self, config: &Config) -> bool {
-        self.find(config).is_some()
+        tiles::find(&self.shapes(), config).is_some()
     }
 
     fn expected(&self, config: &Config, rows: u32) -> Expected {

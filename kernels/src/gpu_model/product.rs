@@ -265,18 +265,13 @@ impl Tiled {
         self.tiles().iter().copied().find(fills).unwrap_or(Tile::SMALL)
     }
 
-    fn find(&self, config: &Config) -> Option<Tile> {
-        let wanted = tiles::of(config);
-        self.tiles().iter().copied().find(|tile| [tile.rows, tile.columns] == wanted)
-    }
-
     /// The shape that a config stands for.
     ///
     /// # Panics
     ///
     /// When it does not fit.
     pub(crate) fn tile(&self, config: &Config) -> Tile {
-        self.find(config).unwrap_or_else(|| panic!("broken invariant `config.fits`: {config}"))
+        tiles::of(self.tiles(), config)
     }
 }
 
@@ -290,17 +285,15 @@ impl Way for Tiled {
     }
 
     fn config(&self) -> Config {
-        let Tile { rows, columns, .. } = self.chosen();
-        tiles::config([rows, columns])
+        tiles::config(self.chosen())
     }
 
     fn space(&self) -> Vec<Parameter> {
-        let Tile { rows, columns, .. } = self.chosen();
-        tiles::space([rows, columns], self.tiles().iter().map(|tile| [tile.rows, tile.columns]))
+        tiles::space(self.chosen(), self.tiles())
     }
 
     fn fits(&self, config: &Config) -> bool {
-        self.find(config).is_some()
+        tiles::find(self.tiles(), config).is_some()
     }
 
     fn expected(&self, config: &Config, rows: u32) -> Expected {

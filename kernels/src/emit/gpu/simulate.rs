@@ -1,5 +1,7 @@
 //! Kernels for a GPU executed on this machine's processor, for tests.
 
+use std::collections::BTreeMap;
+
 use sail_ir::plan::{Count, TensorMap};
 use sail_ir::target::Target;
 use sail_ptxsim::{Device, Fault, Launch, Module, Options};
@@ -36,6 +38,44 @@ pub fn others(kernel: &dyn Kernel) -> Vec<(Box<dyn Kernel>, bool)> {
         (other, reorders(config))
     });
     others.collect()
+}
+
+/// What became of kernels with one ordering instruction less, or a weaker one.
+pub struct Mutants {
+    /// Where the simulator found no broken rule and the kernel wrote the same bytes, a sentence each.
+    pub missed: Vec<String>,
+    /// How many were tried, by opcode.
+    pub tried: BTreeMap<String, usize>,
+}
+
+/// Try each instruction of `kernel` that orders warps, copies and products, but for those with an opcode in
+/// `spared`.
+pub fn without_order(
+    kernel: &dyn Kernel,
+    target: &Target,
+    (counts, buffers): (Counts, &[Vec<u8>]),
+    spared: &[&str],
+) -> Mutants {
+    let right = Simulated::new(kernel, target);
+    let mutants = sail_ptxsim::mutants(right.text()).expect("it was parsed");
+    let right = right.run(counts, buffers);
+    let (mut missed, mut tried) = (Vec::new(), BTreeMap::new());
+    for mutant in mutants {
+        let opcode = mutant.instruction.split([' ', ';']).next().unwrap_or_default().to_owned();
+        if spared.contains(&opcode.as_str()) {
+            continue;
+        }
+        let wrong = Simulated::of_text(kernel, mutant.text);
+        let same = |after: Vec<Vec<u8>>| {
+            kernel.writes().iter().all(|at| after[*at as usize] == right[*at as usize])
+        };
+        if wrong.try_run(counts, buffers).is_ok_and(same) {
+            let (line, instead) = (mutant.line, &mutant.replacement);
+            missed.push(format!("`{}` of line {line}: {instead}", mutant.instruction));
+        }
+        *tried.entry(opcode).or_insert(0) += 1;
+    }
+    Mutants { missed, tried }
 }
 
 /// A kernel as PTX, parsed.

@@ -7,7 +7,7 @@ use sail_ir::target::Target;
 use super::super::Grouped;
 use super::tests::{Case, EIGHT, MANY, SIXTEEN, TOP_K, targets};
 use crate::config::Config;
-use crate::emit::gpu::simulate::{Simulated, others};
+use crate::emit::gpu::simulate::{others, without_order};
 use crate::emit::run::{Counts, bf16_values};
 use crate::kernel::Kernel;
 use crate::table::template;
@@ -105,19 +105,7 @@ fn products_without_order_are_noticed() {
         let kernel = in_shape(case.kernel(&sm_90(), MANY).as_ref(), "tile=64 columns=128");
         let buffers = case.buffers(&sm_90(), kernel.as_ref(), None);
         let counts = Counts { tokens: case.tokens(), ..Counts::default() };
-        let right = Simulated::new(kernel.as_ref(), &sm_90());
-        let mutants = sail_ptxsim::mutants(right.text()).unwrap();
-        let right = right.run(counts, &buffers);
-        let mut missed = Vec::new();
-        for mutant in &mutants {
-            let wrong = Simulated::of_text(kernel.as_ref(), mutant.text.clone());
-            let after = wrong.try_run(counts, &buffers);
-            if after.is_ok_and(|after| after.last() == right.last()) {
-                let (line, instead) = (mutant.line, &mutant.replacement);
-                missed.push(format!("`{}` of line {line}: {instead}", mutant.instruction));
-            }
-        }
-        eprintln!("{scheme}: {} mutants", mutants.len());
+        let missed = without_order(kernel.as_ref(), &sm_90(), (counts, &buffers), &[]).missed;
         assert_eq!(missed, Vec::<String>::new(), "{scheme}: nobody misses these");
     }
 }

@@ -1,8 +1,8 @@
 //! Products of rows sorted by expert for CUDA targets.
 //!
 //! With few rows of an expert, reading its weight is all there is ([`few`]). With many, a block
-//! multiplies a tile: by warpgroups where the target has them and the weight's bytes are multiplied as
-//! they are ([`warpgroup`]), else by warps ([`tile`]).
+//! multiplies a tile: by warpgroups where the target has them, the weight's bytes as they are
+//! ([`warpgroup`]) or unpacked in registers ([`mixed`]), else by warps ([`tile`]).
 
 #[cfg(test)]
 mod edge_tests;

@@ -7,7 +7,7 @@ use super::super::finish::Finish;
 use super::super::tests::{PLAIN, check_on, gated_case, linear_case, taken_by};
 use super::super::{Sizes, of_mixed};
 use super::Mixed;
-use crate::emit::gpu::simulate::Simulated;
+use crate::emit::gpu::simulate::without_order;
 use crate::emit::run::Counts;
 use crate::kernel::{Kernel, Rows};
 use crate::linear::{
@@ -93,18 +93,7 @@ fn products_without_order_are_noticed() {
         let (buffers, _) = linear_case(sizes, scheme, around, rows);
         let buffers = taken_by(&target(), kernel.as_ref(), &buffers, rows);
         let counts = Counts { tokens: rows as u32, ..Counts::default() };
-        let right = Simulated::new(kernel.as_ref(), &target());
-        let mutants = sail_ptxsim::mutants(right.text()).unwrap();
-        let right = right.run(counts, &buffers);
-        let mut missed = Vec::new();
-        for mutant in &mutants {
-            let wrong = Simulated::of_text(kernel.as_ref(), mutant.text.clone());
-            let after = wrong.try_run(counts, &buffers);
-            if after.is_ok_and(|after| after.last() == right.last()) {
-                let (line, instead) = (mutant.line, &mutant.replacement);
-                missed.push(format!("`{}` of line {line}: {instead}", mutant.instruction));
-            }
-        }
+        let missed = without_order(kernel.as_ref(), &target(), (counts, &buffers), &[]).missed;
         assert_eq!(missed, Vec::<String>::new(), "{scheme}: nobody misses these");
     }
 }
