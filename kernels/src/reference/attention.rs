@@ -337,6 +337,40 @@ mod tests {
     }
 
     #[test]
+    fn integers_are_of_the_greatest_magnitude_and_ties_go_to_even() {
+        // A quarter of 1 is a step: 0.375 and 0.625 lie in the midst of two.
+        assert_eq!(as_integers(&[0.375, -1.0, 0.625, 0.2], 4.0), [0.5, -1.0, 0.5, 0.25]);
+        assert_eq!(as_integers(&[0.0, 0.0], 5.0), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn weights_are_integers_page_by_page_with_the_steps_of_their_values() {
+        let heads = Heads { query: 1, kv: 1, dim: 1 };
+        let mut cache = Cache::default();
+        // All weights are 1 over 65. On the first page the greatest, times their steps, are those of two values
+        // that cancel; the small values' are a 60,000th and an 80,000th of it. The second page has one of
+        // fewer still, which is the greatest there.
+        let rows: Vec<Row> = (0..65).map(|position| [0, position]).collect();
+        let values: Vec<f64> = (0..65)
+            .map(|at| match at {
+                0 => 120.0,
+                1 => -120.0,
+                64 => 0.0018,
+                at if at % 2 == 0 => 120.0 / 60_000.0,
+                _ => 120.0 / 80_000.0,
+            })
+            .collect();
+        cache_write(&mut cache, &[0.0; 65], &values, &rows);
+        let y = attention_int8_by_integers(&[1.0], &cache, &[[0, 64]], heads, Rounding::Bf16);
+        // Each 60,000th counts as a 32,767th, each 80,000th as nothing.
+        let want = (31.0 * 120.0 / 32_767.0 + 0.0018) / 65.0;
+        assert_eq!(y, [Rounding::Bf16.round(want)]);
+        assert_ne!(y, [Rounding::Bf16.round(values.iter().sum::<f64>() / 65.0)]);
+        let exact = attention_int8(&[1.0], &cache, &[[0, 64]], heads, Rounding::Exact);
+        assert!((exact[0] - values.iter().sum::<f64>() / 65.0).abs() < 1e-12);
+    }
+
+    #[test]
     fn query_heads_share_a_kv_head_and_slots_do_not_see_each_other() {
         let heads = Heads { query: 2, kv: 1, dim: 1 };
         let mut cache = Cache::default();
