@@ -12,22 +12,36 @@ pub fn tests() -> Vec<Test> {
     vec![Test::new("what numerics record of GPUs passes when it is carried out", carried_out)]
 }
 
-/// The tests whose launches are recorded: every way of products of experts.
-const RECORDED: &str = "numerics: grouped products of GPUs";
+/// The tests whose launches are recorded: every way of products of experts; and attention, whose blocks join
+/// what they saw in memory that is no argument of the op.
+const RECORDED: [&str; 2] =
+    ["numerics: grouped products of GPUs", "numerics: attention of GPUs holds for heads of other"];
+
+/// Families of which each has at least so many cases.
+const FAMILIES: [(&str, u64); 4] = [
+    ("attention", 8),
+    ("attention_int8", 8),
+    ("grouped_linear", 8),
+    ("grouped_gate_up_silu_fp8", 4),
+];
 
 fn carried_out() -> Result<(), Outcome> {
     let cases = tempfile::tempdir().map_err(failed)?;
     let house = std::env::current_exe().map_err(failed)?;
     let mut record = Command::new(house);
-    record.arg("--record-cases").arg(cases.path()).arg(RECORDED).current_dir(workspace());
+    record.arg("--record-cases").arg(cases.path()).args(RECORDED).current_dir(workspace());
     let recorded = record.output().map_err(failed)?;
     let said = String::from_utf8_lossy(&recorded.stdout).into_owned();
-    assert!(recorded.status.success() && said.contains("1 passed"), "{said}");
+    assert!(recorded.status.success() && said.contains("2 passed"), "{said}");
     for comparison in ["kernels", "conformance"] {
         let found = compared(comparison, cases.path())?;
         let number = |name: &str| found[name].as_u64().unwrap_or(u64::MAX);
         assert_eq!(found["failed"].as_array().map(Vec::len), Some(0), "{found}");
-        assert!(number("passed") >= 72, "{comparison}: too few of them are there: {found}");
+        for (family, least) in FAMILIES {
+            let there = found["families"][family]["cases"].as_u64();
+            assert!(there >= Some(least), "{comparison}: too few cases of `{family}`: {found}");
+        }
+        assert!(number("passed") >= 88, "{comparison}: too few of them are there: {found}");
         assert_eq!(number("elsewhere"), 0, "{found}");
     }
     Ok(())

@@ -3,20 +3,16 @@
 use std::collections::BTreeMap;
 
 use sail_ir::CacheScheme;
-use sail_ir::target::Target;
 use sail_kernels::Kernel;
-use sail_kernels::attention::{
-    Attention, CacheWrite, PageLayout, PlainPage, QkNormRopeWrite, Rope, rope_table,
-};
-use sail_kernels::emit::run::{Counts, bf16_values, f32_values, i32_bytes, poisoned};
+use sail_kernels::attention::{CacheWrite, QkNormRopeWrite, Rope, rope_table};
+use sail_kernels::emit::run::{Counts, bf16_values, i32_bytes, poisoned};
 use sail_kernels::reference::{self, Cache, Heads, QkNormRope, Rounding, Row};
 use sail_tests::harness::Test;
 
-use super::check::{Buffers, bytes_of, close, close_values, drawn, run, run_here, scaled};
-use super::simulated::run_on_gpus;
+use super::check::{bytes_of, close, close_values, drawn, run, scaled};
+use super::pages::{Filled, Pages, run_of};
 
 const THETA: f64 = 1e6;
-const PAGE: usize = 64;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -30,163 +26,6 @@ pub fn tests() -> Vec<Test> {
         Test::new("a row attends the same whatever its neighbours and the chunk", chunks),
         Test::new("attention never reads what was not written", unwritten),
     ]
-}
-
-/// A pool of pages and who has which.
-struct Pages {
-    heads: Heads,
-    scheme: CacheScheme,
-    /// Row by row, as on CUDA targets.
-    plain: bool,
-    /// `[slots][pages_per_slot]`
-    table: Vec<i32>,
-    pages_per_slot: usize,
-    pages: usize,
-}
-
-impl Pages {
-    /// Room for `slots` slots of `pages_per_slot` pages each, handed out in a mixed order.
-    fn new((heads, scheme): (Heads, CacheScheme), slots: usize, pages_per_slot: usize) -> Self {
-        let pages = slots * pages_per_slot + 3;
-        let step = (5..).find(|step| gcd(*step, pages) == 1).expect("some step is coprime");
-        let table = (0..slots * pages_per_slot).map(|i| ((i + 1) * step % pages) as i32).collect();
-        Self { heads, scheme, plain: false, table, pages_per_slot, pages }
-    }
-
-    /// The same pages, each row by row.
-    fn plainly(self) -> Self {
-        Self { plain: true, ..self }
-    }
-
-    fn layout(&self) -> PageLayout {
-        PageLayout { head_dim: self.heads.dim as u32, scheme: self.scheme }
-    }
-
-    fn counts(&self, rows: &[Row]) -> Counts {
-        Counts {
-            tokens: rows.len() as u32,
-            pages_per_slot: self.pages_per_slot as u32,
-            ..Counts::default()
-        }
-    }
-
-    /// What `kernel` makes of `buffers` where the cache is laid out like this.
-    fn run(&self, kernel: &dyn Kernel, rows: &[Row], buffers: &Buffers) -> Vec<(Target, Buffers)> {
-        let run = if self.plain { run_on_gpus } else { run_here };
-        run(kernel, self.counts(rows), buffers)
-    }
-
-    /// A pool of NaN.
-    fn pool(&self) -> Vec<u8> {
-        vec![0xff; self.pages * self.heads.kv * self.layout().block_bytes() as usize]
-    }
-
-    /// Byte of the pool at which the block of `head` begins that has `row`, and its place in there.
-    fn block(&self, row: Row, head: usize) -> (usize, u64) {
-        let [slot, position] = row.map(|v| v as usize);
-        let page = self.table[slot * self.pages_per_slot + position / PAGE] as usize;
-        let block = (page * self.heads.kv + head) * self.layout().block_bytes() as usize;
-        (block, (position % PAGE) as u64)
-    }
-
-    /// Bytes of the pool at which the scales of the key and of the value of `head` stand.
-    fn scales(&self, row: Row, head: usize) -> [usize; 2] {
-        // The same place whatever the order of what they are for.
-        let (block, position) = self.block(row, head);
-        self.layout().scale_offsets(position).map(|offset| block + offset as usize)
-    }
-
-    /// Bytes of the pool at which value `i` of the key and of the value of `head` stand.
-    fn places(&self, row: Row, head: usize, i: usize) -> [usize; 2] {
-        let (block, position) = self.block(row, head);
-        let i = i as u64;
-        let offsets = if self.plain {
-            let page = PlainPage::of(self.layout());
-            [page.key_offset(position, i), page.value_offset(position, i)]
-        } else {
-            let layout = self.layout();
-            [layout.key_offset(position, i), layout.value_offset(position, i)]
-        };
-        offsets.map(|offset| block + offset as usize)
-    }
-
-    /// Keys and values of `rows` in `pool`, `[t, g·e]` each.
-    fn read(&self, pool: &[u8], rows: &[Row]) -> [Vec<f32>; 2] {
-        let mut read = [Vec::new(), Vec::new()];
-        for row in rows {
-            for (head, i) in self.values() {
-                for (part, at) in self.places(*row, head, i).into_iter().enumerate() {
-                    read[part].push(match self.scheme {
-                        CacheScheme::Bf16 => bf16_values(&pool[at..at + 2])[0],
-                        CacheScheme::Int8 => {
-                            let scale = self.scales(*row, head)[part];
-                            f32::from(pool[at] as i8) * f32_values(&pool[scale..scale + 4])[0]
-                        }
-                    });
-                }
-            }
-        }
-        read
-    }
-
-    /// Quantized keys and values of `rows` into `pool`.
-    fn write_bytes(&self, pool: &mut [u8], rows: &[Row], kv: [&[f64]; 2]) {
-        let Heads { kv: heads, dim, .. } = self.heads;
-        for (t, row) in rows.iter().enumerate() {
-            for head in 0..heads {
-                let scales = self.scales(*row, head);
-                for part in 0..2 {
-                    let values = &kv[part][(t * heads + head) * dim..][..dim];
-                    let greatest = values.iter().fold(0.0_f32, |most, v| most.max(v.abs() as f32));
-                    pool[scales[part]..][..4].copy_from_slice(&(greatest / 127.0).to_le_bytes());
-                    let inverse = if greatest == 0.0 { 0.0 } else { 127.0 / greatest };
-                    for (i, value) in values.iter().enumerate() {
-                        let integer = (*value as f32 * inverse).round_ties_even() as i8;
-                        pool[self.places(*row, head, i)[part]] = integer as u8;
-                    }
-                }
-            }
-        }
-    }
-
-    /// `[t, g·e]` as this cache gives them back.
-    fn kept(&self, values: &[f64]) -> Vec<f64> {
-        match self.scheme {
-            CacheScheme::Bf16 => values.to_vec(),
-            CacheScheme::Int8 => reference::quantized_rows(values, self.heads.dim),
-        }
-    }
-
-    /// Write keys and values `[t, g·e]` of `rows`, and, where pairs of positions stand together, zeros
-    /// beside an even position, as the kernels do.
-    fn write(&self, pool: &mut [u8], rows: &[Row], kv: [&[u8]; 2]) {
-        let width = self.heads.kv * self.heads.dim;
-        for (t, row) in rows.iter().enumerate() {
-            for (n, (head, i)) in self.values().enumerate() {
-                let from = 2 * (t * width + n);
-                let [key, value] = self.places(*row, head, i);
-                pool[key..key + 2].copy_from_slice(&kv[0][from..from + 2]);
-                pool[value..value + 2].copy_from_slice(&kv[1][from..from + 2]);
-                if row[1] % 2 == 0 && !self.plain {
-                    pool[value + 2..value + 4].fill(0);
-                }
-            }
-        }
-    }
-
-    fn values(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let Heads { kv, dim, .. } = self.heads;
-        (0..kv).flat_map(move |head| (0..dim).map(move |i| (head, i)))
-    }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// Positions `from .. to` of a slot.
-fn run_of(slot: i32, from: i32, to: i32) -> Vec<Row> {
-    (from..to).map(|position| [slot, position]).collect()
 }
 
 fn rope() {
@@ -304,43 +143,7 @@ fn check_fused_write(pages: &Pages, rows: &[Row]) {
     }
 }
 
-/// A filled cache: every slot has positions `0 .. length`.
-struct Filled {
-    pages: Pages,
-    pool: Vec<u8>,
-    cache: Cache,
-}
-
 impl Filled {
-    fn new(scheme: CacheScheme, heads: Heads, lengths: &[i32], scale: f32) -> Self {
-        let longest = lengths.iter().max().expect("there is a slot");
-        let pages = Pages::new((heads, scheme), lengths.len(), (*longest as usize).div_ceil(PAGE));
-        let rows: Vec<Row> =
-            lengths.iter().enumerate().flat_map(|(s, n)| run_of(s as i32, 0, *n)).collect();
-        let (k, keys) = scaled(6, rows.len() * heads.kv * heads.dim, scale);
-        let (v, values) = scaled(7, rows.len() * heads.kv * heads.dim, 1.0);
-        let mut pool = pages.pool();
-        match scheme {
-            CacheScheme::Bf16 => pages.write(&mut pool, &rows, [&k, &v]),
-            CacheScheme::Int8 => pages.write_bytes(&mut pool, &rows, [&keys, &values]),
-        }
-        let mut cache = Cache::default();
-        let [keys, values] = [keys, values].map(|values| pages.kept(&values));
-        reference::cache_write(&mut cache, &keys, &values, &rows);
-        Self { pages, pool, cache }
-    }
-
-    fn kernel(&self) -> Attention {
-        let Heads { query, kv, .. } = self.pages.heads;
-        Attention::new(query as u32, kv as u32, self.pages.layout())
-    }
-
-    fn buffers(&self, q: &[u8], rows: &[Row]) -> Vec<Vec<u8>> {
-        let lists = [i32_bytes(rows.as_flattened()), i32_bytes(&self.pages.table)];
-        let [row_list, page_table] = lists;
-        vec![q.to_vec(), self.pool.clone(), row_list, page_table, poisoned(q.len())]
-    }
-
     fn check(&self, rows: &[Row], scale: f32) {
         let heads = self.pages.heads;
         let (q, values) = scaled(8, rows.len() * heads.query * heads.dim, scale);

@@ -2,7 +2,7 @@
 //! `--record-cases FOLDER` before the names of tests.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
@@ -10,20 +10,26 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock};
 
 use half::bf16;
-use sail_gpucheck::{Buffer, Case, Head, Twin};
+use sail_gpucheck::{Buffer, Case, Head, Role, Twin};
 use sail_ir::plan::Cuda;
 use sail_ir::target::Target;
 use sail_kernels::Kernel;
+use sail_kernels::emit::run::poisoned;
 use sail_kernels::table::Tolerance;
 
 use super::check::Buffers;
 
-/// Most bytes of a case: what is larger shows nothing that smaller ones do not.
+/// Most bytes of a case that an archive would have to hold: what is larger shows nothing that smaller ones
+/// do not.
 const MOST_BYTES: usize = 400_000;
+
+/// Bytes that are taken for the same when they stand at several places.
+const PIECE: usize = 128;
 
 static FOLDER: OnceLock<PathBuf> = OnceLock::new();
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static TEXTS: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+static KEPT: LazyLock<Mutex<BTreeSet<(String, String)>>> = LazyLock::new(Mutex::default);
 
 thread_local! {
     /// Cases of this thread that wait for what their twins say.
@@ -39,6 +45,12 @@ pub fn record_into(folder: PathBuf) -> std::io::Result<()> {
     FOLDER.set(folder).map_err(|_| std::io::Error::other("cases are recorded already"))
 }
 
+/// All of `list` where cases are recorded, the first `few` elsewhere: what a GPU takes at once, the simulator
+/// should not take in every run of the tests.
+pub fn daily<T>(list: &[T], few: usize) -> &[T] {
+    if FOLDER.get().is_some() { list } else { &list[..few] }
+}
+
 /// A launch: what is told to the device, and what it made.
 pub struct Launched<'l> {
     pub kernel: &'l dyn Kernel,
@@ -51,6 +63,8 @@ pub struct Launched<'l> {
     pub counted: u32,
     pub before: &'l Buffers,
     pub after: &'l Buffers,
+    /// Bytes of what it works in and of its counters, if it has such.
+    pub scratch: Option<[u64; 2]>,
 }
 
 /// One kernel has other code in another config.
@@ -60,43 +74,76 @@ fn hash(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Keep a launch, if that was asked for.
+/// Target and family of every launch that was small enough to be kept, whether or not that was asked for.
+pub fn kept() -> BTreeSet<(String, String)> {
+    KEPT.lock().expect("nothing panics under the lock").clone()
+}
+
+/// Bytes of `buffers` but for what repeats itself.
+fn distinct<'b>(buffers: impl Iterator<Item = &'b Vec<u8>>) -> usize {
+    let pieces: HashSet<&[u8]> = buffers.flat_map(|bytes| bytes.chunks(PIECE)).collect();
+    pieces.iter().map(|piece| piece.len()).sum()
+}
+
+/// Keep a launch, if that was asked for and it is small enough.
 pub fn keep(launched: &Launched<'_>) {
+    let Launched { kernel, target, cuda, text, blocks, control, counted, .. } = launched;
+    let Launched { before, after, scratch, .. } = launched;
+    let written = |at: usize| kernel.writes().contains(&(at as u32));
+    let outputs = after.iter().enumerate().filter(|(at, _)| written(*at)).map(|(_, bytes)| bytes);
+    if distinct(before.iter().chain(outputs)) > MOST_BYTES {
+        return;
+    }
+    let family = kernel.family().to_owned();
+    let named = (target.name.clone(), family.clone());
+    KEPT.lock().expect("nothing panics under the lock").insert(named);
     let Some(folder) = FOLDER.get() else { return };
-    let Launched { kernel, target, cuda, text, blocks, control, counted, before, after } = launched;
+
     let uniform = |bytes: &[u8]| match bytes.first() {
         Some(first) if bytes.iter().all(|byte| byte == first) => Some(*first),
         _ => None,
     };
-    let buffers = before.iter().enumerate().map(|(at, bytes)| Buffer {
-        bytes: bytes.len() as u64,
-        uniform: uniform(bytes),
-        written: kernel.writes().contains(&(at as u32)),
-    });
+    let role = |at| if written(at) { Role::Written } else { Role::Read };
+    let mut buffers: Vec<Buffer> = before
+        .iter()
+        .enumerate()
+        .map(|(at, bytes)| Buffer {
+            bytes: bytes.len() as u64,
+            uniform: uniform(bytes),
+            role: role(at),
+        })
+        .collect();
+    let mut inputs = before.to_vec();
+    if let Some([scratch, counters]) = *scratch {
+        inputs.extend([poisoned(scratch as usize), vec![0; counters as usize]]);
+        let roles = [Role::Scratch, Role::Counters];
+        buffers.extend(inputs[before.len()..].iter().zip(roles).map(|(bytes, role)| Buffer {
+            bytes: bytes.len() as u64,
+            uniform: uniform(bytes),
+            role,
+        }));
+    }
     let map_rows = cuda.tensor_maps.iter();
     let map_rows =
         map_rows.map(|map| map.rows_of(*counted, before[map.argument as usize].len() as u64));
     let head = Head {
         symbol: kernel.symbol(),
-        family: kernel.family().to_owned(),
+        family,
         target: target.name.clone(),
         ptx: format!("{}.{}.{:016x}.ptx", cuda.entry, target.name, hash(text)),
         cuda: (*cuda).clone(),
         map_rows: map_rows.collect(),
         blocks: u32::try_from(*blocks).expect("a grid of blocks"),
         control: control.to_vec(),
-        buffers: buffers.collect(),
+        buffers,
         twin: None,
     };
-    let outputs = head.buffers.iter().zip(after.iter());
-    let outputs = outputs.map(|(buffer, bytes)| buffer.written.then(|| bytes.clone())).collect();
-    let case = Case { head, before: before.to_vec(), after: outputs, twin: Vec::new() };
-    let inputs = case.head.buffers.iter().filter(|buffer| buffer.uniform.is_none());
-    let bytes = inputs.map(|buffer| buffer.bytes as usize).sum::<usize>()
-        + case.after.iter().flatten().map(Vec::len).sum::<usize>();
-    if bytes > MOST_BYTES {
-        return;
-    }
+    let outputs = head.buffers.iter().enumerate().map(|(at, buffer)| match buffer.role {
+        Role::Written => Some(after[at].clone()),
+        Role::Read | Role::Scratch | Role::Counters => None,
+    });
+    let outputs = outputs.collect();
+    let case = Case { head, before: inputs, after: outputs, twin: Vec::new() };
     let file = case.head.ptx.clone();
     if TEXTS.lock().expect("nothing panics under the lock").insert(file.clone()) {
         fs::write(folder.join(file), text).expect("a folder that was just made takes files");

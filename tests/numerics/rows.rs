@@ -1,14 +1,15 @@
 //! Kernels that pick, place or copy rows, against their twins.
 
-use sail_ir::Scheme;
+use sail_ir::{Scheme, Target};
 use sail_kernels::emit::run::{Counts, Loaded, f32_values, i32_bytes, poisoned, targets_here};
-use sail_kernels::packing::{Join, pack_whole};
+use sail_kernels::packing::{self, Join, pack_whole};
 use sail_kernels::reference;
-use sail_kernels::rows::{Columns, Embed, EmbedPacked, SelectRows, Splice, Tap};
+use sail_kernels::rows::{Columns, Embed, EmbedPacked, EmbedPitched, SelectRows, Splice, Tap};
 use sail_kernels::{Kernel, Rows};
 use sail_tests::harness::Test;
 
 use super::check::{close, drawn, run, run_loaded, tokens};
+use super::simulated::run_simulated;
 
 /// Rows and widths: one, primes, whole vectors, a model's.
 const SIZES: [(usize, usize); 5] = [(1, 1), (3, 7), (17, 64), (37, 67), (19, 2048)];
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("embed gives the rows of the table that the ids name", embed),
         Test::new("embed_packed gives the same rows out of the head's panels", embed_packed),
+        Test::new("embed_packed of GPUs gives the same rows out of the head's own", embed_pitched),
         Test::new("select_rows gives the rows that the index names, counted like it", select_rows),
         Test::new("splice replaces the rows that have an image row and no other", splice),
         Test::new("columns gives any range of columns", columns),
@@ -55,6 +57,25 @@ fn embed_packed() {
                 let after = run_loaded(&kernel, &loaded, tokens(rows), &buffers);
                 close(&kernel, &target, &after[2], &want);
             }
+        }
+    }
+}
+
+/// On CUDA targets the head's rows stand as products with it read them.
+fn embed_pitched() {
+    for (rows, width) in SIZES {
+        let vocabulary = 23;
+        let pitch = Scheme::Bf16.row_bytes(width as u64) / 2;
+        let kernel = EmbedPitched { width: width as u32, pitch: pitch as u32 };
+        let ids: Vec<i32> = (0..rows as i32).map(|t| (t * 7 + 22) % vocabulary).collect();
+        let (table, values) = drawn(1, vocabulary as usize * width);
+        let want = reference::embed(&ids, &values, width);
+        let paths = [(table.as_slice(), vocabulary as u64)];
+        let packed = packing::rows::pack_whole(Scheme::Bf16, Join::One, &paths, width);
+        let buffers = vec![i32_bytes(&ids), packed, poisoned(2 * want.len())];
+        for target in ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("of ours")) {
+            let after = run_simulated(&kernel, &target, tokens(rows), &buffers);
+            close(&kernel, &target, &after[2], &want);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Tokens chosen where the logits are, against what the caller chooses from the same logits.
 
 use sail_ir::target::Target;
-use sail_kernels::Kernel;
 use sail_kernels::emit::run::{
     Counts, bf16_bytes, bf16_values, i32_bytes, i32_values, poisoned, random,
 };
 use sail_kernels::sample::{ChooseToken, NONE};
+use sail_kernels::{Kernel, reference};
 use sail_runtime::sample::{SampleError, Sampler, Sampling};
 use sail_tests::harness::Test;
 
@@ -15,6 +15,10 @@ const TARGETS: [&str; 2] = ["sm_80", "sm_90"];
 
 pub fn tests() -> Vec<Test> {
     vec![
+        Test::new(
+            "a device chooses the first of the largest logits, and tells what is none",
+            chooses,
+        ),
         Test::new("a device draws the tokens that the caller draws from the same logits", draws),
         Test::new("a device that draws notes what it drew, and goes on from there", goes_on),
         Test::new("a device draws no token where the caller finds what is no logit", refuses),
@@ -114,6 +118,27 @@ impl Rows {
         let chosen = i32_values(&after[5]);
         let chosen = chosen.chunks_exact(2).map(|words| [words[0], words[1]]).collect();
         (chosen, i32_values(&after[2]), i32_values(&after[4]))
+    }
+}
+
+fn chooses() {
+    for width in [5, 640, 12_345] {
+        let mut rows = Rows::new(width, ways()[..6].to_vec());
+        rows.logits[width + 3] = f32::NAN;
+        rows.logits[2 * width + 1] = f32::INFINITY;
+        rows.logits[3 * width..4 * width].fill(f32::NEG_INFINITY);
+        let logits = (0..rows.ways.len()).map(|row| {
+            let row = rows.logits_of(row).iter().map(|logit| f64::from(*logit));
+            row.collect::<Vec<_>>()
+        });
+        let want: Vec<i32> = logits.flat_map(|row| reference::choose_token(&row)).collect();
+        let kernel = ChooseToken { vocabulary: width as u32, goes_on: false };
+        let buffers = vec![bf16_bytes(&rows.logits), poisoned(4 * want.len())];
+        let counts = Counts { outputs: rows.ways.len() as u32, ..Counts::default() };
+        for target in TARGETS.map(|name| Target::parse(name).expect("a target of ours")) {
+            let after = run_simulated(&kernel, &target, counts, &buffers);
+            assert_eq!(i32_values(&after[1]), want, "{target}, {width} wide");
+        }
     }
 }
 

@@ -14,13 +14,17 @@ use super::recorder::{self, Launched};
 /// Counted rows by which a launch may be larger than its call: a class's bound is.
 const BEYOND: u32 = 5;
 
+/// Blocks of a launch in which blocks take several items.
+const FEW_BLOCKS: u32 = 3;
+
 /// What the kernel for the problem of `kernel` makes of `buffers` on every CUDA target; nothing where
 /// there is none.
 ///
 /// # Panics
 ///
 /// When a kernel breaks a rule that the simulator knows, when a buffer that it only reads has
-/// changed, or when the bytes depend on how far the launch goes beyond the call.
+/// changed, when it leaves a counter that is not 0, or when the bytes depend on how far the launch goes
+/// beyond the call.
 pub fn run_on_gpus(
     kernel: &dyn Kernel,
     counts: Counts,
@@ -45,31 +49,31 @@ pub fn run_simulated(
 ) -> Buffers {
     let text = ptx(&[kernel], target, 1).unwrap_or_else(|error| panic!("{error}")).text;
     let module = Module::parse(&text).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
-    let [after, beyond] = [0, BEYOND].map(|more| {
-        let items = kernel.grid().items(counted(kernel, counts) + more);
-        launched(kernel, &module, (counts, items), buffers)
-    });
+    let counted = counted(kernel, counts);
+    let block = kernel.thread_block().expect("a kernel of a CUDA target");
+    let beyond_blocks = match block.most_blocks {
+        0 => kernel.grid().items(counted + BEYOND),
+        most => kernel.grid().items(counted + BEYOND).min(most.min(FEW_BLOCKS).into()),
+    };
+    let [after, beyond] = [kernel.grid().items(counted), beyond_blocks]
+        .map(|blocks| launched(kernel, &module, (counts, blocks), buffers));
     let symbol = kernel.symbol();
     assert!(after == beyond, "`{symbol}`: other bytes in a launch for more rows than there are");
     for (at, (before, after)) in buffers.iter().zip(&after).enumerate() {
         let written = kernel.writes().contains(&(at as u32));
         assert!(written || before == after, "`{symbol}`: argument {at} was written");
     }
-    if kernel.scratch().is_some() {
-        // What it works in is no buffer of the case.
-        return after;
-    }
-    let counted = counted(kernel, counts);
     recorder::keep(&Launched {
         kernel,
         target,
         cuda: &launch(kernel).expect("a kernel of a CUDA target"),
         text: &text,
-        blocks: kernel.grid().items(counted + BEYOND),
+        blocks: beyond_blocks,
         control: [counts.tokens, counts.images, counts.outputs, counts.pages_per_slot],
         counted,
         before: buffers,
         after: &after,
+        scratch: scratch_bytes(kernel, counts),
     });
     after
 }
@@ -95,7 +99,7 @@ pub fn run_after_before(
 fn launched(
     kernel: &dyn Kernel,
     module: &Module,
-    (counts, items): (Counts, u64),
+    (counts, blocks): (Counts, u64),
     buffers: &Buffers,
 ) -> Buffers {
     let mut device = Device::new();
@@ -112,21 +116,20 @@ fn launched(
             address
         })
         .collect();
-    let scratch = kernel.scratch().map(|scratch| {
-        let rows = kernel.grid().rows(counted(kernel, counts));
-        let place = device.alloc(scratch.row_bytes * rows);
-        let zeros = vec![0; (4 * u64::from(scratch.row_counters) * rows) as usize];
-        let counters = device.alloc(zeros.len() as u64);
+    let scratch = scratch_bytes(kernel, counts);
+    // Never written before, as what stands in an arena is nothing to rely on.
+    let places = scratch.map(|bytes| bytes.map(|bytes| device.alloc(bytes)));
+    let zeros = vec![0; scratch.map_or(0, |[_, counters]| counters as usize)];
+    if let Some([_, counters]) = places {
         device.write(counters, &zeros).expect(holds);
-        [place, counters]
-    });
+    }
     let words = [counts.tokens, counts.images, counts.outputs, counts.pages_per_slot];
     let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let control = device.alloc(words.len() as u64);
     device.write(control, &words).expect(holds);
     let mut params: Vec<u8> = addresses
         .iter()
-        .chain(scratch.iter().flatten())
+        .chain(places.iter().flatten())
         .chain([&control])
         .flat_map(|address| address.to_le_bytes())
         .collect();
@@ -139,20 +142,31 @@ fn launched(
         params.extend(encoded(map, matrix, counted(kernel, counts)));
     }
     let launch = Launch {
-        grid: [u32::try_from(items).expect("a grid of blocks"), 1, 1],
+        grid: [u32::try_from(blocks).expect("a grid of blocks"), 1, 1],
         block: [how.threads, 1, 1],
         dynamic_shared: how.shared_bytes,
         params: &params,
         options: Options::default(),
     };
-    if items > 0 {
+    if blocks > 0 {
         module.launch(&device, &how.entry, &launch).unwrap_or_else(|fault| panic!("{fault}"));
+    }
+    if let Some([_, counters]) = places {
+        let left = device.read(counters, zeros.len() as u64).expect(holds);
+        assert!(left == zeros, "`{}` counts on", kernel.symbol());
     }
     addresses
         .iter()
         .zip(buffers)
         .map(|(address, bytes)| device.read(*address, bytes.len() as u64).expect(holds))
         .collect()
+}
+
+/// Bytes of what `kernel` works in and of its counters, for a call of so many rows.
+fn scratch_bytes(kernel: &dyn Kernel, counts: Counts) -> Option<[u64; 2]> {
+    let rows = kernel.grid().rows(counted(kernel, counts));
+    let scratch = kernel.scratch()?;
+    Some([scratch.row_bytes * rows, 4 * u64::from(scratch.row_counters) * rows])
 }
 
 /// A map of the matrix of `bytes` at `base`, for `count` counted rows.

@@ -67,6 +67,7 @@ pub struct Test {
     run: Box<dyn Fn() -> Outcome + Send + Sync>,
     independent: bool,
     long: bool,
+    judges: bool,
 }
 
 impl Test {
@@ -80,6 +81,7 @@ impl Test {
             run: Box::new(move || run().into()),
             independent: false,
             long: false,
+            judges: false,
         }
     }
 
@@ -87,6 +89,14 @@ impl Test {
     #[must_use]
     pub fn independent(mut self) -> Self {
         self.independent = true;
+        self
+    }
+
+    /// Judges what the independent tests of its module did: runs after them, and is left out where any of
+    /// them is.
+    #[must_use]
+    pub fn judging(mut self) -> Self {
+        self.judges = true;
         self
     }
 
@@ -146,6 +156,18 @@ impl Options {
     fn wants(&self, name: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
     }
+
+    /// Those of `tests`, all of one `module`, that are asked for, under their full names.
+    fn chosen(&self, module: &str, tests: Vec<Test>) -> Vec<Test> {
+        let named =
+            tests.into_iter().map(|test| Test { name: format!("{module}: {}", test.name), ..test });
+        let (mut chosen, others): (Vec<_>, Vec<_>) =
+            named.partition(|test: &Test| self.wants(&test.name) && (test.long || !self.long));
+        if others.iter().any(|test| test.independent) {
+            chosen.retain(|test| !test.judges);
+        }
+        chosen.into_iter().map(|test| test.asked(self.long)).collect()
+    }
 }
 
 /// Run the tests of `modules` that the command line asks for; success when none failed.
@@ -157,16 +179,8 @@ pub fn main(modules: Vec<(&str, Vec<Test>)>, arguments: impl Iterator<Item = Str
             return ExitCode::from(2);
         }
     };
-    let tests: Vec<Test> = modules
-        .into_iter()
-        .flat_map(|(module, tests)| {
-            tests
-                .into_iter()
-                .map(move |test| Test { name: format!("{module}: {}", test.name), ..test })
-        })
-        .filter(|test| options.wants(&test.name) && (test.long || !options.long))
-        .map(|test| test.asked(options.long))
-        .collect();
+    let chosen = modules.into_iter().flat_map(|(module, tests)| options.chosen(module, tests));
+    let tests: Vec<Test> = chosen.collect();
     if options.list {
         tests.iter().for_each(|test| println!("{}", test.name));
         return ExitCode::SUCCESS;
@@ -318,6 +332,19 @@ pub fn tests() -> Vec<Test> {
                 assert!(parse(&["--blend"]).unwrap_err().contains("`--blend`"));
             },
         ),
+        Test::new("who judges the tests of a module is left out where any of them is", || {
+            let chosen = |filters: &[&str]| {
+                let filters = filters.iter().map(|filter| (*filter).to_owned()).collect();
+                let options = Options { filters, ..Options::default() };
+                let cup = Test::new("a cup", || {}).independent();
+                let plate = Test::new("a plate", || {}).independent();
+                let judge = Test::new("a judge", || {}).judging();
+                let chosen = options.chosen("tea", vec![judge, cup, plate]);
+                chosen.into_iter().map(|test| test.name).collect::<Vec<_>>()
+            };
+            assert_eq!(chosen(&["tea"]), ["tea: a judge", "tea: a cup", "tea: a plate"]);
+            assert_eq!(chosen(&["judge", "plate"]), ["tea: a plate"]);
+        }),
         Test::new("tests are reported in their own order whatever thread ran them", || {
             let tests: Vec<Test> = (0..20)
                 .map(|index| Test::new(index.to_string(), || {}))

@@ -33,15 +33,28 @@ pub struct Head {
     pub twin: Option<Twin>,
 }
 
-/// An argument of the kernel.
+/// An argument of the kernel, in the order that it takes them: those of its op, then what it works in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Buffer {
     pub bytes: u64,
     /// The same byte everywhere before the launch; the bytes stand in the file otherwise.
     pub uniform: Option<u8>,
-    /// The kernel writes it, so the simulator's bytes stand in the file.
-    pub written: bool,
+    pub role: Role,
+}
+
+/// What a kernel does with an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Only read: as it was, after the launch.
+    Read,
+    /// Written: the simulator's bytes stand in the file.
+    Written,
+    /// What blocks leave for each other. Any content before the launch, and nothing to compare after it.
+    Scratch,
+    /// What blocks count themselves with: zeros before the launch, and zeros again after it.
+    Counters,
 }
 
 /// What the twin says of one buffer, which holds bf16, and how near a value must be:
@@ -102,9 +115,9 @@ impl Case {
             None => take(buffer.bytes),
         });
         let before = before.collect::<io::Result<_>>()?;
-        let after = head.buffers.iter().map(|buffer| match buffer.written {
-            true => take(buffer.bytes).map(Some),
-            false => Ok(None),
+        let after = head.buffers.iter().map(|buffer| match buffer.role {
+            Role::Written => take(buffer.bytes).map(Some),
+            Role::Read | Role::Scratch | Role::Counters => Ok(None),
         });
         let after = after.collect::<io::Result<_>>()?;
         let values = head.twin.as_ref().map_or(0, |twin| twin.values);

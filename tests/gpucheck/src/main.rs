@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
-use sail_gpucheck::Case;
+use sail_gpucheck::{Case, Role};
 use serde_json::json;
 
 use gpu::Gpu;
@@ -159,8 +159,12 @@ fn equal(case: &Case, after: &[Vec<u8>], text: &str) -> Result<Found, String> {
 fn untouched(case: &Case, after: &[Vec<u8>]) -> Result<(), String> {
     let buffers = case.head.buffers.iter().zip(&case.before).zip(after).enumerate();
     for (at, ((buffer, before), after)) in buffers {
-        if !buffer.written && before != after {
-            return Err(format!("argument {at} was written"));
+        match buffer.role {
+            Role::Read if before != after => return Err(format!("argument {at} was written")),
+            Role::Counters if before != after => {
+                return Err(format!("argument {at}, counters, is not zero again"));
+            }
+            Role::Read | Role::Counters | Role::Written | Role::Scratch => {}
         }
     }
     Ok(())
