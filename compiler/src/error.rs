@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use sail_ir::{Help, Scheme};
-use sail_kernels::ptxas::PtxasError;
+use sail_kernels::ptxas::{self, PtxasError};
 
 use crate::lock::LockError;
 
@@ -163,10 +163,7 @@ impl Help for CompileError {
             Self::NotFinite { .. } => {
                 Some("the checkpoint is damaged; `--quant bf16` stores it as it is".to_owned())
             }
-            Self::Ptxas { .. } => Some(
-                "`SAIL_PTXAS` names the executable; PTX 8.0 needs that of CUDA 12.0 or later"
-                    .to_owned(),
-            ),
+            Self::Ptxas { .. } => Some(ptxas::HINT.to_owned()),
             Self::Plan { .. } => {
                 Some("this is a defect of the compiler; please report it".to_owned())
             }

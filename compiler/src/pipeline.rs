@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sail_ir::artifact::{CudaCode, Measured, Recipe};
 use sail_ir::id::{Id, KernelId};
@@ -353,6 +353,18 @@ impl Report {
     }
 }
 
+/// NVIDIA's assembler; a warning where there is none, as what is lost is only seen on a GPU.
+fn assembler(architecture: &str) -> Option<PathBuf> {
+    let told = |absent: ptxas::Absent| {
+        output::tell(&format!(
+            "warning: the file has no machine code for `{architecture}`: opening it, the driver assembles its \
+             PTX, which takes seconds\n  because {absent}\n\nhint: {}\n",
+            ptxas::HINT
+        ));
+    };
+    ptxas::find().map_err(told).ok()
+}
+
 /// The code of all kernels.
 struct Emitted {
     /// Machine code, or PTX text.
@@ -406,7 +418,7 @@ impl Draft {
         architecture: &str,
     ) -> Result<(Emitted, Vec<u64>), Failure> {
         let ptx = self.ptx(&options.target, (options.threads, options.code_only))?;
-        let assembler = options.assemble.then(ptxas::find).flatten();
+        let assembler = options.assemble.then(|| assembler(architecture)).flatten();
         let cubin = assembler
             .map(|path| ptxas::assemble(&path, &ptx.text, architecture))
             .transpose()
@@ -420,8 +432,11 @@ impl Draft {
             usage: Vec::new(),
         };
         let cubin = cubin.map(|cubin| {
+            // In the assembler's own order, with what makes weights somewhere among them.
+            let entries = self.plan.kernels.iter().filter_map(|(_, kernel)| kernel.cuda.as_ref());
+            let entries: BTreeSet<&str> = entries.map(|cuda| cuda.entry.as_str()).collect();
             cuda.usage = cubin.usage;
-            cuda.usage.truncate(self.kernels.len());
+            cuda.usage.retain(|usage| entries.contains(usage.entry.as_str()));
             cubin.bytes
         });
         Ok((Emitted { bytes: ptx.text.into_bytes(), cubin, cuda: Some(cuda) }, ptx.offsets))

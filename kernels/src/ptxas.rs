@@ -5,6 +5,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +14,12 @@ use sail_ir::artifact::KernelUsage;
 
 /// Where it stands in a folder that holds a CUDA toolkit, and in one that a Python package makes.
 const IN_TOOLKIT: [&str; 2] = ["cuda/bin/ptxas", "cuda/nvidia/cu13/bin/ptxas"];
+
+/// Where CUDA's own installer puts it, which does not put it on the shell's path.
+const INSTALLED: &str = "/usr/local/cuda/bin/ptxas";
+
+/// Prints the folders of NVIDIA's Python packages, each of which has a folder with `bin` there.
+const PACKAGES: &str = "import nvidia; print(*nvidia.__path__, sep='\\n')";
 
 /// Machine code for one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,21 +52,86 @@ impl fmt::Display for PtxasError {
 
 impl std::error::Error for PtxasError {}
 
-/// The assembler of this machine: what `SAIL_PTXAS` names, else `cuda/` in one of the folders above
-/// this executable (`target/cuda`, `/usr/local/cuda`), else the `ptxas` that the shell would start.
-#[must_use]
-pub fn find() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("SAIL_PTXAS").filter(|named| !named.is_empty()) {
-        return Some(PathBuf::from(named));
+/// No assembler is where one is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    /// This executable, beside whose folders one is looked for.
+    executable: PathBuf,
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "no ptxas was found: `SAIL_PTXAS` names none, `cuda` in a folder above `{}` has none, nor has the \
+             shell's path, `{INSTALLED}`, a package of `python3`",
+            self.executable.display()
+        )
     }
-    let here = std::env::current_exe().unwrap_or_default();
-    let mut beside =
-        here.ancestors().flat_map(|folder| IN_TOOLKIT.iter().map(move |place| folder.join(place)));
-    let of_shell = || {
-        let answers = Command::new("ptxas").arg("--version").output();
-        answers.is_ok_and(|said| said.status.success()).then(|| PathBuf::from("ptxas"))
+}
+
+impl std::error::Error for Absent {}
+
+/// What helps where there is none, or one that is too old for PTX 8.0.
+pub const HINT: &str =
+    "`pip install nvidia-cuda-nvcc`, or name the ptxas of CUDA 12.0 or later with `SAIL_PTXAS`";
+
+/// The assembler of this machine: what `SAIL_PTXAS` names, else `cuda/` in one of the folders above
+/// this executable (`target/cuda`), else the `ptxas` that the shell would start, else that of CUDA's
+/// installer, else that of a package which the shell's `python3` has.
+pub fn find() -> Result<PathBuf, Absent> {
+    if let Some(named) = std::env::var_os("SAIL_PTXAS").filter(|named| !named.is_empty()) {
+        return Ok(PathBuf::from(named));
+    }
+    let executable = std::env::current_exe().unwrap_or_default();
+    let installed = || Some(PathBuf::from(INSTALLED)).filter(|place| place.is_file());
+    above(&executable)
+        .or_else(of_shell)
+        .or_else(installed)
+        .or_else(|| folders_of_packages().iter().find_map(|folder| in_packages(folder)))
+        .ok_or(Absent { executable })
+}
+
+/// That of a toolkit in a folder above `executable`.
+fn above(executable: &Path) -> Option<PathBuf> {
+    let mut places = executable
+        .ancestors()
+        .flat_map(|folder| IN_TOOLKIT.iter().map(move |place| folder.join(place)));
+    places.find(|place| place.is_file())
+}
+
+fn of_shell() -> Option<PathBuf> {
+    let answers = Command::new("ptxas").arg("--version").output();
+    answers.is_ok_and(|said| said.status.success()).then(|| PathBuf::from("ptxas"))
+}
+
+/// Folders with NVIDIA's packages for Python; none where there is no Python.
+fn folders_of_packages() -> Vec<PathBuf> {
+    let said = Command::new("python3").args(["-c", PACKAGES]).output();
+    let said = said.map(|said| said.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&said).lines().map(PathBuf::from).collect()
+}
+
+/// That of a package in `folder`: `cu13`, or `cuda_nvcc` for CUDA 12; of several the last by name.
+fn in_packages(folder: &Path) -> Option<PathBuf> {
+    let packages = std::fs::read_dir(folder).ok()?.flatten();
+    let places = packages.map(|package| package.path().join("bin/ptxas"));
+    places.filter(|place| place.is_file()).max()
+}
+
+/// `ptxas`, or a copy of it in `folder` that may be run: packages for Python lack the bit for that.
+fn runnable(ptxas: &Path, folder: &Path) -> std::io::Result<PathBuf> {
+    let Ok(about) = std::fs::metadata(ptxas) else {
+        // It is one of the shell's path, or starting it says what is wrong.
+        return Ok(ptxas.to_owned());
     };
-    beside.find(|place| place.is_file()).or_else(of_shell)
+    if about.permissions().mode() & 0o111 != 0 {
+        return Ok(ptxas.to_owned());
+    }
+    let copy = folder.join("ptxas");
+    std::fs::copy(ptxas, &copy)?;
+    std::fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
+    Ok(copy)
 }
 
 /// Assemble `text` for `architecture` (`sm_90a`) with the executable `ptxas`.
@@ -78,7 +151,7 @@ pub fn assemble(ptxas: &Path, text: &str, architecture: &str) -> Result<Cubin, P
             output.clone().into(),
             source.clone().into(),
         ];
-        let done = Command::new(ptxas).args(arguments).output()?;
+        let done = Command::new(runnable(ptxas, &folder)?).args(arguments).output()?;
         let bytes = if done.status.success() { std::fs::read(&output)? } else { Vec::new() };
         Ok((done, bytes))
     });
@@ -160,9 +233,12 @@ pub(crate) mod tests {
     /// Where a ptxas is found, it warns of nothing in `text`, and no kernel spills or has more registers;
     /// what each has.
     pub fn judge(text: &str, target: &Target, most_registers: u32) -> Option<Vec<KernelUsage>> {
-        let Some(ptxas) = find() else {
-            eprintln!("SKIPPED: there is no ptxas here to judge PTX for {target}");
-            return None;
+        let ptxas = match find() {
+            Ok(ptxas) => ptxas,
+            Err(absent) => {
+                eprintln!("SKIPPED: nothing judges PTX for {target}: {absent}");
+                return None;
+            }
         };
         let architecture = target.ptx_architecture().expect("it is a CUDA target");
         let cubin =
@@ -196,5 +272,42 @@ pub(crate) mod tests {
         };
         assert_eq!(usage[0], of_a);
         assert_eq!((usage[1].registers, usage[1].spill_bytes, usage.len()), (255, 0, 2));
+    }
+
+    #[test]
+    fn one_of_a_toolkit_or_package_is_found_and_run_whatever_its_permissions() {
+        let folder = scratch().unwrap();
+        let place = |text: &str| {
+            let place = folder.join(text);
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::write(&place, "#!/bin/sh\n").unwrap();
+            place
+        };
+        let executable = folder.join("tools/bin/sailc");
+        assert_eq!(above(&executable), None);
+        let toolkit = place("tools/cuda/bin/ptxas");
+        assert_eq!(above(&executable), Some(toolkit));
+
+        let packages = folder.join("site-packages/nvidia");
+        assert_eq!(in_packages(&packages), None);
+        place("site-packages/nvidia/cublas/lib/x");
+        let older = place("site-packages/nvidia/cuda_nvcc/bin/ptxas");
+        assert_eq!(in_packages(&packages), Some(older.clone()));
+
+        let copy = runnable(&older, &folder).unwrap();
+        assert_eq!(copy, folder.join("ptxas"));
+        assert!(Command::new(&copy).arg("--version").output().is_ok());
+        assert_eq!(runnable(&copy, &folder).unwrap(), copy, "it may be run already");
+        let absent = folder.join("absent");
+        assert_eq!(runnable(&absent, &folder).unwrap(), absent);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn who_finds_none_says_where_it_looked() {
+        let absent = Absent { executable: "/opt/bin/sailc".into() }.to_string();
+        for place in ["SAIL_PTXAS", "/opt/bin/sailc", "shell's path", INSTALLED, "python3"] {
+            assert!(absent.contains(place), "{absent}");
+        }
     }
 }

@@ -47,7 +47,7 @@ pub fn tests() -> Vec<Test> {
 /// All schemes, and all forms of the cache, that have kernels on the target.
 fn every_scheme(size: &str, target: &str) -> Result<(), Outcome> {
     let target = Target::parse(target).map_err(told)?;
-    let ptxas = ptxas::find().ok_or_else(|| Outcome::Skipped("no ptxas here".to_owned()))?;
+    let ptxas = ptxas::find().map_err(|absent| Outcome::Skipped(absent.to_string()))?;
     let nvdisasm = disassembled::find().ok_or_else(|| {
         Outcome::Skipped("no nvdisasm here; `cargo ptxas` installs it".to_owned())
     })?;

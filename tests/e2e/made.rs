@@ -1,11 +1,13 @@
 //! Weights that a file has a recipe of instead of bytes: the same answers as with these bytes stored.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
 use sail_ir::Target;
 use sail_ir::artifact::{Artifact, ArtifactWriter, SectionKind};
+use sail_kernels::ptxas;
 use sail_models::WeightSource;
 use sail_tests::compiled::{compile, targets};
 use sail_tests::harness::{Outcome, Test, failed, told};
@@ -17,6 +19,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("weights made by this machine are those of their recipe", on_this_machine),
         Test::new("weights made on a simulated GPU are those of their recipe", on_a_gpu),
+        Test::new("a file of code alone tells what the assembler said of each kernel", is_told),
     ]
 }
 
@@ -33,6 +36,24 @@ fn on_a_gpu() -> Result<(), Outcome> {
         sail.env_clear().env("LD_LIBRARY_PATH", driver).env("SAIL_FAKECUDA", "capability=90");
         Ok(sail)
     })
+}
+
+fn is_told() -> Result<(), Outcome> {
+    ptxas::find().map_err(|absent| Outcome::Skipped(absent.to_string()))?;
+    let checkpoint = RECORDED[0].paths()?.0;
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let made = folder.path().join("made.sail");
+    let weights = WeightSource::Random { seed: 7 };
+    let target = Target::parse("sm_90").map_err(told)?;
+    let options = Options { weights, code_only: true, ..Options::new(target) };
+    compile(&checkpoint, &options, &made)?;
+    let artifact = Artifact::open(&made).map_err(told)?;
+    let manifest = artifact.manifest();
+    let usage = &manifest.cuda.as_ref().ok_or_else(|| failed("it is for a GPU"))?.usage;
+    let kernels = manifest.plan.kernels.iter().filter_map(|(_, kernel)| kernel.cuda.as_ref());
+    let entries: BTreeSet<&str> = kernels.map(|cuda| cuda.entry.as_str()).collect();
+    assert_eq!(usage.iter().map(|usage| usage.entry.as_str()).collect::<BTreeSet<_>>(), entries);
+    Ok(())
 }
 
 /// A model whose weights are made gives the same text, also with a scale for each row, as one of the
