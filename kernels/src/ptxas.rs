@@ -136,9 +136,10 @@ fn runnable(ptxas: &Path, folder: &Path) -> std::io::Result<PathBuf> {
 
 /// Assemble `text` for `architecture` (`sm_90a`) with the executable `ptxas`.
 pub fn assemble(ptxas: &Path, text: &str, architecture: &str) -> Result<Cubin, PtxasError> {
-    let start = |because: std::io::Error| PtxasError::Start {
-        path: ptxas.to_owned(),
-        because: because.to_string(),
+    let start = |because: std::io::Error| {
+        let because = because.to_string();
+        let because = because.split(" (os error").next().unwrap_or_default().to_lowercase();
+        PtxasError::Start { path: ptxas.to_owned(), because }
     };
     let folder = scratch().map_err(start)?;
     let (source, output) = (folder.join("kernels.ptx"), folder.join("kernels.cubin"));
@@ -300,6 +301,8 @@ pub(crate) mod tests {
         assert_eq!(runnable(&copy, &folder).unwrap(), copy, "it may be run already");
         let absent = folder.join("absent");
         assert_eq!(runnable(&absent, &folder).unwrap(), absent);
+        let told = assemble(&absent, "", "sm_90a").unwrap_err().to_string();
+        assert!(told.ends_with("because no such file or directory"), "{told}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
