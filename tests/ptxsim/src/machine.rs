@@ -24,7 +24,7 @@ use crate::fault::{Fault, Kind, Stop};
 use crate::launch::Statistics;
 use crate::machine::hopper::ClusterBarrier;
 use crate::machine::mbarrier::MemoryBarrier;
-use crate::order::Knowledge;
+use crate::order::{Clock, Knowledge};
 use crate::shared::Shared;
 use crate::warp::{Wait, Warp};
 
@@ -92,6 +92,8 @@ pub(crate) struct Block {
     pub partial: bool,
     /// Barriers in shared memory, by their place.
     pub mbarriers: HashMap<u64, MemoryBarrier>,
+    /// Clocks of the warps that have left, where other blocks may reach the block's memory.
+    left: Vec<Clock>,
 }
 
 /// Result of a turn.
@@ -193,6 +195,8 @@ impl<'a> Machine<'a> {
                 };
                 if !warp.done() {
                     self.blocks[rank].warps[at] = Some(warp);
+                } else if self.blocks.len() > 1 {
+                    self.note_leaving(rank, warp)?;
                 }
                 result = match (result, turn) {
                     (_, Turn::Worked) | (Turn::Worked, _) => Turn::Worked,
@@ -209,6 +213,26 @@ impl<'a> Machine<'a> {
             return Err(fault);
         }
         Ok(result)
+    }
+
+    /// Warp of a cluster's block `rank` has left. With the last one the block's memory goes: nobody of
+    /// another block may still be at it.
+    fn note_leaving(&mut self, rank: usize, warp: Warp) -> Result<(), Fault> {
+        let (warps, all) = (self.shape.warps(), self.shape.warps() * self.shape.cluster_blocks());
+        // Of warps, and of the hardware that multiplies or copies for them.
+        let is_other = |agent: u32| agent < 3 * all && agent % all / warps != rank as u32;
+        let block = &mut self.blocks[rank];
+        block.left.push(warp.clock);
+        if !block.has_left() {
+            return Ok(());
+        }
+        let (index, verdict) = (block.index, block.shared.known(is_other, &block.left));
+        verdict.map_err(|(kind, text)| {
+            let mut fault = Fault::new(kind, text);
+            fault.kernel.clone_from(&self.shape.kernel.name);
+            fault.place = Some((index, [0; 3]));
+            fault
+        })
     }
 
     fn warp_turn(&mut self, rank: usize, warp: &mut Warp) -> Result<Turn, (Stop, u32)> {
@@ -303,7 +327,12 @@ impl Block {
             era: 1,
             partial: false,
             mbarriers: HashMap::new(),
+            left: Vec::new(),
         }
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.len() == self.warps.len()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Shared memory of a block: bytes, and for each byte who wrote it last and who has read it since.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::fault::Kind;
 use crate::order::{Clock, MANY};
@@ -234,13 +234,7 @@ impl Shared {
 
     fn may_write(&self, at: usize, (written, read): (u64, u64), who: &Who) -> Verdict {
         Self::after_write(at, written, who, "written")?;
-        let single = [read];
-        let readers: &[u64] = match read {
-            0 => &[],
-            list if list & LIST != 0 => &self.readers[(list >> 32) as usize],
-            _ => &single,
-        };
-        for reader in readers {
+        for reader in self.readers_of(&read) {
             let (agent, lane, clock) = parts(*reader);
             if !who.clock.after(who.lane, agent, lane, clock) {
                 let text = format!(
@@ -252,6 +246,42 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Is everything that agents of which `is_other` holds did here before what one of `clocks` knows?
+    pub(crate) fn known(&self, is_other: impl Fn(u32) -> bool, clocks: &[Clock]) -> Verdict {
+        let knows = |record: u64| {
+            let (agent, lane, clock) = parts(record);
+            let after = |other: &Clock| (0..32).any(|my| other.after(my, agent, lane, clock));
+            !is_other(agent) || clocks.iter().any(after)
+        };
+        let mut seen = HashSet::new();
+        for (at, (written, read)) in self.written.iter().zip(&self.read).enumerate() {
+            if !seen.insert((*written, *read)) {
+                continue;
+            }
+            let readers = self.readers_of(read);
+            let written = (*written != 0).then_some(written);
+            if let Some(record) = written.into_iter().chain(readers).find(|it| !knows(**it)) {
+                let (agent, lane, _) = parts(*record);
+                let text = format!(
+                    "the block leaves while {} is at byte {at:#x} of its shared memory, and nothing \
+                     orders the two",
+                    name(agent, lane)
+                );
+                return Err((Kind::Race, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// The records that stand in the place of readers.
+    fn readers_of<'r>(&'r self, read: &'r u64) -> &'r [u64] {
+        match read {
+            0 => &[],
+            list if list & LIST != 0 => &self.readers[(list >> 32) as usize],
+            _ => std::slice::from_ref(read),
+        }
     }
 
     /// A `cp.async` into these bytes was waited for: now `who` has written them.

@@ -7,6 +7,9 @@ use crate::code::{Kernel, NONE, Pred};
 use crate::fault::{Kind, Stop, stop};
 use crate::order::Clock;
 
+/// Fences of a warp before its first one.
+const FIRST_FENCE: u32 = 1;
+
 pub(crate) type Lanes = [u64; 32];
 
 /// What keeps a group from running.
@@ -108,7 +111,7 @@ impl Warp {
             is_busy: vec![false; count],
             product_group: 0,
             stamps: vec![0; count],
-            fences: 1,
+            fences: FIRST_FENCE,
             bulk_groups: Vec::new(),
             bulk_clock: 0,
             bulk_open: 0,
@@ -176,6 +179,14 @@ impl Warp {
     /// Registers written so far may be used by products.
     pub(crate) fn fence_registers(&mut self) {
         self.fences += 1;
+    }
+
+    /// A warp's first product comes after a fence, whatever it uses.
+    pub(crate) fn fenced_once(&self) -> Result<(), Stop> {
+        if self.fences > FIRST_FENCE {
+            return Ok(());
+        }
+        stop(Kind::Proxy, 0, "no `wgmma.fence` is before the first `wgmma.mma_async` of a warp")
     }
 
     /// A product may not use what was written since the last `wgmma.fence`.

@@ -28,8 +28,9 @@ pub(crate) struct MemoryBarrier {
     published: Knowledge,
     /// Agent that stands for the copies whose bytes come here.
     agent: u32,
-    /// Who set it up; `None` once hardware may see that.
-    fresh: Option<(u32, u32)>,
+    /// Agent and lane that set it up, and the agent's clock when it let copying hardware see that.
+    owner: (u32, u32),
+    shown: Option<u32>,
 }
 
 impl MemoryBarrier {
@@ -120,7 +121,7 @@ impl Machine<'_> {
                 expected: i64::from(count),
                 missing: i64::from(count),
                 agent,
-                fresh: Some((warp.clock.agent, lane)),
+                owner: (warp.clock.agent, lane),
                 ..MemoryBarrier::default()
             };
             if block.mbarriers.insert(at, barrier).is_some() {
@@ -140,10 +141,9 @@ impl Machine<'_> {
     /// Barriers that lanes `exec` set up can be seen by copying hardware.
     pub(super) fn fence_barriers(&mut self, rank: usize, warp: &Warp, exec: u32) {
         for barrier in self.blocks[rank].mbarriers.values_mut() {
-            let fenced =
-                |(agent, lane): (u32, u32)| agent == warp.clock.agent && exec >> lane & 1 == 1;
-            if barrier.fresh.is_some_and(fenced) {
-                barrier.fresh = None;
+            let (agent, lane) = barrier.owner;
+            if agent == warp.clock.agent && exec >> lane & 1 == 1 {
+                barrier.shown.get_or_insert(warp.clock.now);
             }
         }
     }
@@ -257,7 +257,8 @@ impl Machine<'_> {
         barrier.settle();
     }
 
-    /// Agent and clock of a copy to the barrier; hardware must be able to see the barrier.
+    /// Agent and clock of a copy to the barrier; hardware must be able to see the barrier, and the thread
+    /// that asks must know it.
     pub(super) fn copy_stamp(
         &self,
         warp: &Warp,
@@ -266,9 +267,11 @@ impl Machine<'_> {
         at: u64,
     ) -> Result<(u32, u32), Stop> {
         let barrier = &self.blocks[owner].mbarriers[&at];
-        if barrier.fresh.is_some() {
+        let (agent, set_up_by) = barrier.owner;
+        let knows = |clock| warp.clock.after(lane, agent, set_up_by, clock);
+        if !barrier.shown.is_some_and(knows) {
             let text = "a copy completes a barrier that was set up without `fence.mbarrier_init` or \
-                        `fence.proxy.async` after it";
+                        `fence.proxy.async` between that and it";
             return stop(Kind::Proxy, lane, text);
         }
         debug_assert!(warp.live != 0, "a warp that left asks for no copy");

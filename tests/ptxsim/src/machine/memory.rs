@@ -76,6 +76,9 @@ impl Machine<'_> {
         let at = u64::from(address & ((1 << RANK_SHIFT) - 1));
         match (address >> RANK_SHIFT) as usize {
             0 => Ok(Target::Shared(rank, at)),
+            other if other <= self.blocks.len() && self.blocks[other - 1].has_left() => {
+                stop(Kind::Race, lane, "shared memory of a block that has left")
+            }
             other if other <= self.blocks.len() => Ok(Target::Shared(other - 1, at)),
             _ => stop(Kind::OutOfBounds, lane, format!("no shared memory is at {address:#x}")),
         }

@@ -99,6 +99,7 @@ impl Machine<'_> {
         op: &Wgmma,
     ) -> Result<(), Stop> {
         self.whole_group(warp, exec)?;
+        warp.fenced_once()?;
         let keep = warp.pred(op.keep, exec)?;
         if keep != 0 && keep != u32::MAX {
             return stop(Kind::Operand, keep.trailing_zeros(), "`scale-d` differs between lanes");
@@ -114,12 +115,13 @@ impl Machine<'_> {
             }
             Left::Descriptor(slot) => {
                 let bits = Self::uniform(warp, exec, *slot, "descriptor")?;
-                let first = 16 * u64::from(warp.index % 4);
-                self.rows(rank, warp, (bits, op.turned[0]), first, 16)?
+                // It is the warpgroup that reads: nothing says which of its warps reads which rows.
+                let all = self.rows(rank, warp, (bits, op.turned[0]), 64)?;
+                all[16 * (warp.index % 4) as usize..][..16].to_vec()
             }
         };
         let bits = Self::uniform(warp, exec, op.right, "descriptor")?;
-        let right = self.rows(rank, warp, (bits, op.turned[1]), 0, u64::from(op.n))?;
+        let right = self.rows(rank, warp, (bits, op.turned[1]), u64::from(op.n))?;
         let old = op.d.iter().map(|reg| {
             warp.unfenced(*reg)?;
             warp.sum(*reg, keep != 0)
@@ -147,13 +149,12 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// `count` rows from `first` on, `INNER` bytes of each.
+    /// The first `count` rows, `INNER` bytes of each.
     fn rows(
         &mut self,
         rank: usize,
         warp: &Warp,
         (bits, turned): (u64, bool),
-        first: u64,
         count: u64,
     ) -> Result<Vec<[u8; INNER]>, Stop> {
         let refuse = |sentence| Stop { kind: Kind::Operand, lane: 0, sentence };
@@ -167,10 +168,9 @@ impl Machine<'_> {
         let mut rows = vec![[0; INNER]; count as usize];
         for (row, bytes) in rows.iter_mut().enumerate() {
             for inner in (0..INNER).step_by(step) {
-                let row = first + row as u64;
                 let at = match turned {
-                    true => descriptor.turned(row, inner as u64 / 2),
-                    false => descriptor.straight(row, inner as u64),
+                    true => descriptor.turned(row as u64, inner as u64 / 2),
+                    false => descriptor.straight(row as u64, inner as u64),
                 };
                 let size = step as u64;
                 let verdict =

@@ -31,6 +31,13 @@ fn a_copy_is_there_when_its_phase_has_ended() {
 #[test]
 fn nothing_of_it_may_be_missing() {
     refused(64, Kind::Proxy, "cp.async.bulk", &copied("", "bar.sync 0;", EXPECT, WAIT));
+    // A fence that comes some time, and of which who asks for the copy knows nothing.
+    let copier = "setp.eq.u32 %p1, %r0, 32; @!%p1 fence.proxy.async;";
+    let late = format!("bar.sync 0; {copier}");
+    refused(64, Kind::Proxy, "cp.async.bulk", &copied("", &late, EXPECT, WAIT));
+    run(64, &copied(FENCE, &late, EXPECT, WAIT));
+    let known = format!("bar.sync 0; {copier} bar.sync 0;");
+    run(64, &copied("", &known, EXPECT, WAIT));
     unordered(64, &copied(FENCE, "bar.sync 0;", EXPECT, ""));
     refused(64, Kind::Deadlock, "", &copied(FENCE, "bar.sync 0;", "", WAIT));
     let arrive = "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r6];";
@@ -174,18 +181,24 @@ fn one_thread_may_wait_for_all() {
 fn clusters_read_each_other_and_share_copies() {
     let setting = Setting { grid: 2, cluster: 2, out_words: 128, ..Setting::threads(64) };
     let barrier = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;";
-    let body = |sync: &str| {
+    let body_until = |sync: &str, last: &str| {
         format!(
             "mov.u32 %r20, %cluster_ctarank; xor.b32 %r21, %r20, 1; shl.b32 %r12, %r0, 2;
              add.s32 %r12, %r12, %r5; st.shared.b32 [%r12], %r4; {sync}
              mapa.shared::cluster.u32 %r13, %r12, %r21; ld.shared::cluster.b32 %r14, [%r13];
-             \nst.global.b32 [%rd3], %r14; {barrier}"
+             \nst.global.b32 [%rd3], %r14; {last}"
         )
     };
+    let body = |sync: &str| body_until(sync, barrier);
     let out = setting.run(&body(barrier)).unwrap();
     assert_eq!((out[0], out[64]), (64, 0));
     let fault = setting.run(&body("")).unwrap_err();
     assert!([Kind::Race, Kind::Uninitialised].contains(&fault.kind), "{fault}");
+    // Who leaves takes its memory along, whether others come too late or nothing says when they were there.
+    let arrive = barrier.split_once(' ').expect("it arrives and waits").0;
+    for last in ["", arrive] {
+        refused_in(&setting, Kind::Race, "", &body_until(barrier, last));
+    }
     let shared = format!(
         "{INIT} {FENCE} {barrier} {EXPECT} mov.u32 %r20, %cluster_ctarank; setp.eq.and.u32 %p4, %r20, 0, %p1;
          mov.b16 %rs1, 3; @%p4 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster

@@ -239,6 +239,21 @@ fn fences_and_waits_are_needed() {
     refuse(Kind::InFlight, "st.global", body(&case, proxy, FENCE, "", WAIT));
     // Sums that are added to must be fenced; `%p2` is false only in the first kernel.
     refuse(Kind::Proxy, "wgmma.mma", body(&case, proxy, "", COMMIT, WAIT));
+    // So must the first product, though nobody wrote a register that it uses.
+    let unused = |fence| {
+        let body = body(&case, proxy, fence, COMMIT, WAIT);
+        let (before, rest) = body.split_once("mov.b32 %s0").expect("sums are cleared first");
+        let (_, rest) = rest.split_once("mov.b32 %r10, 0;").expect("then a counter is");
+        format!("{before} mov.b32 %r10, 0;{rest}")
+    };
+    refuse(Kind::Proxy, "wgmma.mma", unused(""));
+    assert!(setting(&case).run(&unused(FENCE)).is_ok());
+    // A warp writes to the left matrix, where nobody says that others read, as soon as its own has been.
+    let early =
+        format!("{WAIT} shl.b32 %r50, %r0, 4; add.s32 %r50, %r50, %r5; st.shared.b32 [%r50], 0;");
+    refuse(Kind::Race, "", body(&case, proxy, FENCE, COMMIT, &early));
+    let met = early.replace(WAIT, &format!("{WAIT} bar.sync 0;"));
+    assert!(setting(&case).run(&body(&case, proxy, FENCE, COMMIT, &met)).is_ok());
     let odd = body(&case, proxy, FENCE, COMMIT, WAIT).replace("m64n16", "m64n12");
     refuse(Kind::Text, "wgmma.mma", odd);
 }
