@@ -128,42 +128,71 @@ const UNFUSED: &[&str] = &[
 ];
 
 /// A sample of one case, drawn by the code of all kernels: other code, another sample. Where the case does
-/// not miss an instruction that is no row of [`redundant`], the others are asked, too.
+/// not miss an instruction that is no row of [`redundant`], the others are asked, too, and at last those
+/// whose configs are pinned.
 fn some(target: &str, gpu: &str) -> Result<(), Outcome> {
     let folder = tempfile::tempdir().map_err(failed)?;
     let target = Target::parse(target).map_err(told)?;
-    let redundant = redundant(&target);
     let mut sources = Vec::new();
     read(&workspace().join("kernels/src"), &mut sources).map_err(failed)?;
     let seed = hash(0, &(&sources, &target.name));
-    let mut score = Score::default();
-    let mut asked: Vec<Key> = Vec::new();
+    let mut sample = Sample { seed, score: Score::default(), asked: Vec::new() };
     let mut cases = Case::all();
     cases.sort_by_key(|case| hash(seed, &case.name()));
-    for case in cases {
-        let Some(one) = case.built(&target, folder.path())? else { continue };
-        one.entries.iter().for_each(|entry| score.add(entry));
-        if asked.is_empty() {
-            asked = score.roles.keys().cloned().collect();
-            asked.retain(|key| !redundant.iter().any(|row| row.is(&key.0, &score.roles[key])));
-            asked.sort_by_key(|key| hash(seed, key));
-            asked.truncate(SAMPLE);
-            eprintln!(
-                "{target}: seed {seed:016x}: {SAMPLE} of {} of {}",
-                score.roles.len(),
-                case.name()
-            );
-        }
-        run(&one, gpu, &mut score, &asked, true)?;
-        fs::remove_file(&one.file).map_err(failed)?;
-        let (text, broken) = score.judge(&asked, &[], false);
-        if broken.is_empty() {
-            eprintln!("{target}: {text}");
-            return Ok(());
-        }
-        eprintln!("{target}: {} are missed in {}", broken.len(), case.name());
+    if sample.is_noticed(cases, (&target, gpu), folder.path())? {
+        return Ok(());
     }
-    told_all(&score.judge(&asked, &[], false).1)
+    let published = published::published(&target, folder.path())?;
+    let pinned = published::pinned(&target, folder.path(), published)?;
+    match sample.is_noticed(pinned, (&target, gpu), folder.path())? {
+        true => Ok(()),
+        false => told_all(&sample.score.judge(&sample.asked, &[], false).1),
+    }
+}
+
+/// Instructions of the first case that a target has.
+struct Sample {
+    seed: u64,
+    score: Score,
+    asked: Vec<Key>,
+}
+
+impl Sample {
+    /// Ask one case after the other until everything that was asked for is noticed.
+    fn is_noticed(
+        &mut self,
+        cases: Vec<Case>,
+        (target, gpu): (&Target, &str),
+        folder: &Path,
+    ) -> Result<bool, Outcome> {
+        for case in cases {
+            let Some(one) = case.built(target, folder)? else { continue };
+            one.entries.iter().for_each(|entry| self.score.add(entry));
+            if self.asked.is_empty() {
+                self.draw(target);
+                let (all, seed, name) = (self.score.roles.len(), self.seed, case.name());
+                eprintln!("{target}: seed {seed:016x}: {} of {all} of {name}", self.asked.len());
+            }
+            run(&one, gpu, &mut self.score, &self.asked, true)?;
+            fs::remove_file(&one.file).map_err(failed)?;
+            let (text, broken) = self.score.judge(&self.asked, &[], false);
+            if broken.is_empty() {
+                eprintln!("{target}: {text}");
+                return Ok(true);
+            }
+            eprintln!("{target}: {} are missed in {}", broken.len(), case.name());
+        }
+        Ok(false)
+    }
+
+    fn draw(&mut self, target: &Target) {
+        let (seed, roles, redundant) = (self.seed, &self.score.roles, redundant(target));
+        let mut asked: Vec<Key> = roles.keys().cloned().collect();
+        asked.retain(|key| !redundant.iter().any(|row| row.is(&key.0, &roles[key])));
+        asked.sort_by_key(|key| hash(seed, key));
+        asked.truncate(SAMPLE);
+        self.asked = asked;
+    }
 }
 
 /// What stands in the files of a folder, in the order of their names.

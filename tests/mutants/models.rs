@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 
 use super::score::Entry;
 
+const MODELS: [&str; 5] = ["dense", "experts", "many", "spread", "picture"];
+
 /// A model, and how it is compiled.
 #[derive(Debug, Clone)]
 pub struct Case {
@@ -34,8 +36,13 @@ impl Case {
         let of = |model| {
             Self::ways().map(move |(scheme, cache)| Self { model, scheme, cache, lock: None })
         };
-        let mut all: Vec<_> = ["dense", "experts", "many"].into_iter().flat_map(of).collect();
-        all.retain(|case| case.model != "many" || case.scheme.quantizes_activations());
+        let mut all: Vec<_> = MODELS.into_iter().flat_map(of).collect();
+        all.retain(|case| match case.model {
+            "many" => case.scheme.quantizes_activations(),
+            "spread" => case.cache == CacheScheme::Bf16,
+            "picture" => (case.scheme, case.cache) == (Scheme::Bf16, CacheScheme::Bf16),
+            _ => true,
+        });
         all
     }
 
@@ -60,7 +67,7 @@ impl Case {
             Synth { config: &config, seed: 7, shards: None, tokenizer: None }
                 .write(&checkpoint, &mut |_, _| ControlFlow::Continue(()))
                 .map_err(told)?;
-            if self.model != "dense" {
+            if !self.sees() {
                 tie(&checkpoint.join("model.safetensors")).map_err(failed)?;
             }
         }
@@ -69,19 +76,21 @@ impl Case {
 
     /// Whether it is asked about a picture.
     pub fn sees(&self) -> bool {
-        self.model == "dense"
+        matches!(self.model, "dense" | "picture")
     }
 
     /// Whether it is asked everything, and not only what others do not answer.
     pub fn answers_all(&self) -> bool {
-        self.model != "many"
+        matches!(self.model, "dense" | "experts")
     }
 
-    /// Whether a function is called by what it is asked: one conversation makes no wide calls.
+    /// Whether the kernels of a function are tried: one conversation makes no wide calls.
     fn calls(&self, function: &str) -> bool {
-        match self.answers_all() {
-            true => function != "decode.wide" && (self.sees() || !function.starts_with("vision")),
-            false => function == "decode",
+        match self.model {
+            "many" => function == "decode",
+            "spread" => function == "prefill.short",
+            "picture" => function.starts_with("vision"),
+            _ => function != "decode.wide" && (self.sees() || !function.starts_with("vision")),
         }
     }
 
@@ -110,7 +119,11 @@ impl Case {
         let functions = plan.functions.iter().filter(|it| self.calls(&it.name));
         let launched = functions.flat_map(|function| function.steps.iter());
         let launched: BTreeSet<usize> = launched.map(|(_, step)| step.kernel.index()).collect();
-        let kernels = plan.kernels.iter().filter(|(id, _)| launched.contains(&id.index()));
+        let kernels = plan.kernels.iter().filter(|(id, kernel)| {
+            // Of few patches no ring comes round: `picture` has more.
+            let short = kernel.family == "tile_attention" && self.model == "dense";
+            launched.contains(&id.index()) && !short
+        });
         let entries = kernels.map(|(_, kernel)| {
             let entry = kernel.cuda.as_ref().expect("it is for a CUDA target").entry.clone();
             let text = alone(&text, &entry).map_err(failed)?;
@@ -156,13 +169,18 @@ pub struct Built {
 /// other warps may still be reading steps from. There are products of 9248 outputs, of which blocks that
 /// take few rows have several turns each; 144 patches and prompts that are no multiple of any tile. In
 /// `many` a token has so many experts that such a block comes from one to the next; that matters where
-/// what they multiply is not what rows hold.
+/// what they multiply is not what rows hold. In `spread` there are so many that one has few rows of a short
+/// prompt. `picture` has 484 patches, so that the rings of their attention wrap.
 fn config(model: &str) -> Value {
+    let (image, heads, width) = match model {
+        "dense" => (120, 7, 896),
+        "picture" => (220, 2, 256),
+        _ => (120, 14, 784),
+    };
     let vision = json!({
         "model_type": "sailvit", "architectures": ["SAILViTModel"], "num_channels": 3,
-        "image_size": 120, "patch_size": 10, "rms_norm_eps": 1e-5, "qkv_bias": false,
-        "use_bias": false, "num_attention_heads": if model == "dense" { 7 } else { 14 },
-        "hidden_size": if model == "dense" { 896 } else { 784 },
+        "image_size": image, "patch_size": 10, "rms_norm_eps": 1e-5, "qkv_bias": false,
+        "use_bias": false, "num_attention_heads": heads, "hidden_size": width,
         "intermediate_size": 1040, "num_hidden_layers": 1,
     });
     let mut decoder = json!({
@@ -174,20 +192,30 @@ fn config(model: &str) -> Value {
         "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
         "intermediate_size": 4624, "num_hidden_layers": 1,
     });
-    if model != "dense" {
-        let other = json!({
+    let other = match model {
+        "dense" => json!({}),
+        "picture" => json!({
+            "vocab_size": 512, "hidden_size": 256, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "intermediate_size": 256,
+        }),
+        _ => json!({
             "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"],
             "vocab_size": 900, "hidden_size": 1040, "num_attention_heads": 12,
             "num_key_value_heads": 4, "intermediate_size": 900, "moe_intermediate_size": 1040,
-            "num_experts": 34, "num_experts_per_tok": if model == "many" { 20 } else { 4 }, "norm_topk_prob": true,
-            "decoder_sparse_step": 1, "mlp_only_layers": [], "tie_word_embeddings": true,
-        });
-        let other = other.as_object().expect("it is one").clone();
-        decoder.as_object_mut().expect("it is one").extend(other);
+            "num_experts": 34, "num_experts_per_tok": if model == "many" { 20 } else { 4 },
+            "norm_topk_prob": true, "decoder_sparse_step": 1, "mlp_only_layers": [],
+            "tie_word_embeddings": true,
+        }),
+    };
+    let decoder_fields = decoder.as_object_mut().expect("it is one");
+    decoder_fields.extend(other.as_object().expect("it is one").clone());
+    if model == "spread" {
+        let widths = [("hidden_size", 528), ("moe_intermediate_size", 528), ("num_experts", 64)];
+        decoder_fields.extend(widths.map(|(name, value)| (name.to_owned(), value.into())));
     }
     json!({
         "architectures": ["SAILVLModel"], "model_type": "sailvl", "torch_dtype": "bfloat16",
-        "downsample_ratio": 0.5, "dynamic_image_size": true, "force_image_size": 120,
+        "downsample_ratio": 0.5, "dynamic_image_size": true, "force_image_size": image,
         "select_layer": -1, "ps_version": "v2", "pad2square": false, "template": "univl-chat",
         "use_thumbnail": true, "min_dynamic_patch": 1, "max_dynamic_patch": 2,
         "vision_config": vision, "llm_config": decoder,

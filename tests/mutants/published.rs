@@ -25,15 +25,26 @@ pub struct Published {
     scheme: Scheme,
     cache: CacheScheme,
     family: &'static str,
-    /// The way and its config, where there is a choice.
-    choice: Option<(String, String)>,
+    choice: Option<Choice>,
 }
 
 impl Published {
     /// Whether it is to be pinned even where the rule chooses it: for fewer blocks, see [`choice`].
     pub fn is_shared_out(&self) -> bool {
-        self.choice.as_ref().is_some_and(|(way, _)| way == "alone")
+        self.choice.as_ref().is_some_and(|choice| choice.fewer)
     }
+}
+
+/// How a kernel is carried out where there is a choice.
+#[derive(Debug, Clone)]
+struct Choice {
+    /// What a lock calls the kernel.
+    pinned_as: String,
+    way: String,
+    /// A config for its code.
+    config: String,
+    /// Whether fewer blocks have a part of a row than the rule says.
+    fewer: bool,
 }
 
 /// Rows of the largest call of `decode.wide`, which takes many conversations: `sail run` has one.
@@ -49,8 +60,7 @@ pub fn published(target: &Target, folder: &Path) -> Result<BTreeMap<String, Publ
             let options = Options { scheme, cache, weights, ..Options::new(target.clone()) };
             let of = pipeline::kernels(&checkpoint, &options, |kernels| {
                 let one = |kernel: &&dyn Kernel| {
-                    let choice = choice(*kernel).map(|(_, way, config)| (way, config));
-                    let family = kernel.family();
+                    let (family, choice) = (kernel.family(), choice(*kernel));
                     let one = Published { size, scheme, cache, family, choice };
                     (score::kind(family, &kernel.symbol()), one)
                 };
@@ -68,17 +78,20 @@ pub fn published(target: &Target, folder: &Path) -> Result<BTreeMap<String, Publ
     Ok(all)
 }
 
-/// What a lock calls a kernel, the way it is carried out, and a config for its code.
-fn choice(kernel: &dyn Kernel) -> Option<(String, String, String)> {
+/// A choice for the code of a kernel. Of a small model each block must have several runs of positions and
+/// several steps, so few blocks share those of a row.
+fn choice(kernel: &dyn Kernel) -> Option<Choice> {
     let shaped = kernel.shaped()?;
     let pinned_as = shaped.pinned_as();
     let way = pinned_as.rsplit('.').nth(1).expect("a way stands before the rows").to_owned();
+    let own = shaped.config();
+    let shared = way == "wgmma" && kernel.family() == "attention" && own.get("parts") > 1;
     let config = match way.as_str() {
-        // Few blocks for a row, so that each warp has several runs of positions.
-        "alone" => shaped.config().with("blocks", 2),
-        _ => shaped.config(),
+        "alone" => own.with("blocks", 2),
+        _ if shared => own.with("parts", 2),
+        _ => own.clone(),
     };
-    Some((pinned_as, way, config.to_string()))
+    Some(Choice { pinned_as, way, fewer: config != own, config: config.to_string() })
 }
 
 /// Cases whose kernels are shaped as those of `missing` are, as far as they can be: a lock pins configs that
@@ -124,18 +137,18 @@ fn pins(
         });
         let mut taken = BTreeSet::new();
         missing.retain(|_, one| {
-            let Some((way, config)) = one.choice.as_ref().filter(|_| is_of(one)) else {
+            let Some(wanted) = one.choice.as_ref().filter(|_| is_of(one)) else {
                 return true;
             };
             for kernel in &kernels {
-                let Some((pinned_as, its_way, _)) = choice(*kernel) else { continue };
+                let Some(own) = choice(*kernel) else { continue };
                 let shaped = kernel.shaped().expect("it has a choice");
                 let launched = shaped.most_rows() != Some(WIDE);
-                let same = launched && kernel.family() == one.family && its_way == *way;
-                let config = Config::parse(config, &shaped.space()).ok();
+                let same = launched && kernel.family() == one.family && own.way == wanted.way;
+                let config = Config::parse(&wanted.config, &shaped.space()).ok();
                 let Some(config) = config.filter(|config| shaped.fits(config)) else { continue };
-                if same && taken.insert(pinned_as.clone()) {
-                    lock.pin(target, pinned_as, &config);
+                if same && taken.insert(own.pinned_as.clone()) {
+                    lock.pin(target, own.pinned_as, &config);
                     return false;
                 }
             }

@@ -24,10 +24,10 @@ const COMMIT: &str = "cp.async.commit_group";
 /// Where a kernel lets its successor start, and waits for its predecessor.
 const WAIT: &str = "griddepcontrol.wait";
 
-const EVERYWHERE: &[Redundant] =
-    &[row("attention*.together", COMMIT, 0, QUERIES), row("tile_attention", COMMIT, 0, QUERIES)];
+const EVERYWHERE: &[Redundant] = &[row("attention*.together", COMMIT, 0, QUERIES)];
 
 const ON_SM_80: &[Redundant] = &[
+    row("tile_attention", COMMIT, 0, QUERIES),
     row("attention*.alone*", COMMIT, 0, NONE),
     row("attention*.alone*", COMMIT, 1, NONE),
     row("attention*.alone*", COMMIT, 7, LAST),
@@ -40,6 +40,7 @@ const ON_SM_90: &[Redundant] = &[
     row("attention*.alone*", COMMIT, 9, LAST),
     row("attention*.alone*", WAIT, 1, PAST),
     row("gate_up_silu*.rows*", WAIT, 1, PAST),
+    row("linear*.rows*", WAIT, 1, PAST),
     row("qk_norm_rope_write*", WAIT, 1, PAST),
 ];
 

@@ -14,60 +14,76 @@ use super::models::Built;
 use super::score::{self, Key, Score};
 
 /// What a model is asked, the cheapest first.
-#[derive(Debug, Clone, Copy, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Asks {
     /// Something short, whose answer is drawn in every way at once.
     Drawn,
     /// Something with all its values, about a picture if the model sees any.
     Looked,
     Long,
+    /// What several conversations write at once.
+    Several,
 }
 
-/// Letters of the long prompt.
-const LONG: [char; 7] = ['w', 'h', 'a', 't', ' ', 'i', 's'];
-
-/// As many tokens as letters.
-fn long_prompt() -> String {
-    LONG.iter().copied().cycle().take(700).collect()
-}
+/// Letters of a short prompt.
+const SHORT: usize = 84;
 
 impl Asks {
-    const ALL: [Self; 3] = [Self::Drawn, Self::Looked, Self::Long];
-
+    /// The arguments of `sail`, but for the file.
     fn arguments(self, sees: bool, taps: &Path) -> Vec<String> {
-        let long = long_prompt();
-        let short = &long[..84];
-        let words = match self {
-            Self::Drawn => vec![
-                "--temperature 2 --top-k 400 --top-p 0.8 --seed 2 --repetition-penalty 1.3",
-                "--max-tokens 5 --prompt",
-            ],
-            // Few positions: the run of the row itself is the first one of a warp.
-            Self::Looked => vec!["--max-tokens 2 --max-tiles 1 --tap * --temperature 0"],
-            Self::Long => vec!["--temperature 0 --max-tokens 3 --prompt"],
-        };
-        let mut words: Vec<String> =
-            words.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect();
-        match self {
-            Self::Drawn => words.push(short.to_owned()),
-            Self::Looked => {
-                let picture = workspace().join("models/sail-vl2-tiny/samples/shapes-1.png");
-                let [taps, picture] = [taps, &picture].map(|path| path.display().to_string());
-                words.extend(["--tap-out", &taps, "--prompt", short].map(str::to_owned));
-                if sees {
-                    words.extend(["--image", &picture].map(str::to_owned));
-                }
+        let how = match self {
+            Self::Drawn => {
+                "run --system x --max-tokens 5 --temperature 2 --top-k 400 --top-p 0.8 --seed 2 \
+                 --repetition-penalty 1.3 --prompt"
             }
-            // An expert has enough rows of fewer.
-            Self::Long => words.push(long[..if sees { 700 } else { 400 }].to_owned()),
+            // Few positions: the run of the row itself is the first one of a warp.
+            Self::Looked => {
+                "run --system x --max-tokens 2 --temperature 0 --max-tiles 1 --tap * --prompt"
+            }
+            Self::Long => "run --system x --max-tokens 3 --temperature 0",
+            Self::Several => "bench --turns --prefill 2 --decode 2 --batch 3",
+        };
+        let mut words: Vec<String> = how.split_whitespace().map(str::to_owned).collect();
+        if matches!(self, Self::Drawn | Self::Looked) {
+            words.push(letters(SHORT));
+        }
+        words.extend(["--context", "2048"].map(str::to_owned));
+        if self == Self::Looked {
+            words.extend(["--tap-out".to_owned(), taps.display().to_string()]);
+            if sees {
+                let picture = workspace().join("models/sail-vl2-tiny/samples/shapes-1.png");
+                words.extend(["--image".to_owned(), picture.display().to_string()]);
+            }
         }
         words
     }
+
+    /// Standard input: questions, or turns.
+    fn lines(self, sees: bool) -> String {
+        match self {
+            Self::Drawn | Self::Looked => String::new(),
+            // An expert has enough rows of fewer. Then a short question after many positions.
+            Self::Long => {
+                format!("{}\n{}\n", letters(if sees { 700 } else { 400 }), letters(SHORT))
+            }
+            Self::Several => "\n".to_owned(),
+        }
+    }
+}
+
+/// So many letters, which are tokens.
+fn letters(count: usize) -> String {
+    ['w', 'h', 'a', 't', ' ', 'i', 's'].into_iter().cycle().take(count).collect()
 }
 
 /// What is asked of a case.
 fn asks_of(one: &Built) -> &'static [Asks] {
-    if one.case.answers_all() { &Asks::ALL } else { &Asks::ALL[..1] }
+    match one.case.model {
+        "many" => &[Asks::Drawn, Asks::Several],
+        "spread" => &[Asks::Drawn],
+        "picture" => &[Asks::Looked],
+        _ => &[Asks::Drawn, Asks::Looked, Asks::Long],
+    }
 }
 
 /// Let the model answer, and try the mutants of `asked` that it has and no other model tried; of those
@@ -117,12 +133,14 @@ fn answer(one: &Built, gpu: &str, mut open: BTreeSet<(String, usize)>) -> Result
             break;
         }
         fs::write(folder.path().join("wanted"), wanted).map_err(failed)?;
+        let lines = folder.path().join("lines");
+        fs::write(&lines, asks.lines(one.case.sees())).map_err(failed)?;
         let mut run = Command::new(binary("sail")?);
         let driver: &Path = simulated_driver()?;
         run.env_clear().env("LD_LIBRARY_PATH", driver);
         run.env("SAIL_FAKECUDA", format!("{gpu},mutants={}", folder.path().display()));
-        run.args(["run", "--context", "2048", "--system", "x"]);
         run.args(asks.arguments(one.case.sees(), &folder.path().join("taps")));
+        run.stdin(fs::File::open(lines).map_err(failed)?);
         let output = run.arg(&one.file).output().map_err(failed)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -143,7 +161,9 @@ fn kept(one: &Built, gpu: &str, open: &BTreeSet<(String, usize)>) -> Result<Path
     let driver = simulated_driver()?.join("libcuda.so.1");
     let files = [&one.file, &driver, &binary("sail")?].map(fs::read);
     let files = files.into_iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let asks = asks_of(one).iter().map(|asks| asks.arguments(one.case.sees(), Path::new("taps")));
+    let sees = one.case.sees();
+    let asks = asks_of(one).iter();
+    let asks = asks.map(|asks| (asks.arguments(sees, Path::new("taps")), asks.lines(sees)));
     let asks: Vec<_> = asks.collect();
     let folder = workspace().join("target/mutants");
     fs::create_dir_all(&folder).map_err(failed)?;

@@ -33,8 +33,8 @@ impl Entry {
     }
 }
 
-/// The template, and its config where the symbol ends with one: `wgmma128x256`, `together`, `wgmma.s2`;
-/// without the values that a lock has pinned.
+/// The template, and its config where the symbol ends with one: `wgmma128x256`, `together`, `wgmma.s` where
+/// blocks share steps; without the values that a lock has pinned.
 pub fn kind(family: &str, symbol: &str) -> String {
     // An artifact says the pinned config behind the symbol.
     let symbol = symbol.split(' ').next().unwrap_or_default();
@@ -42,19 +42,19 @@ pub fn kind(family: &str, symbol: &str) -> String {
     while words.last().is_some_and(|last| is_pinned(last)) {
         words.pop();
     }
+    // How many blocks share the positions of a row is a size.
     let shared = match words[..] {
         [.., "wgmma", last] if without_digits(last) == "s" => {
             words.pop();
-            format!(".{last}")
+            ".s"
         }
-        _ => String::new(),
+        _ => "",
     };
     let last = words.last().copied().unwrap_or_default();
     let word = last.trim_end_matches(|c: char| c.is_ascii_digit() || c == 'x');
     let is_config = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
     let sizes = &last[word.len()..];
     let is_shape = sizes.is_empty() || sizes.contains('x');
-    // How many blocks share the positions of a row is a size.
     let last = match last.strip_prefix("alone").and_then(|shares| shares.split_once('x')) {
         Some((_, warps)) => &format!("alonex{warps}"),
         None => last,

@@ -5,7 +5,8 @@
 //! `noticed` with the fault's kind or `bytes`, or `missed`. Of launches with many blocks that multiply
 //! only some are run, and the rest of what they write is what was there: what a model answers here means
 //! nothing, and products need not be right (`Options::stirred`). What nobody misses in some blocks is tried
-//! in all of them once, where that is little work.
+//! in one of fewer, if these share out what there is among as many as they are, so that this one has several
+//! turns; and then in all of them once, where that is little work.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -21,6 +22,9 @@ const LAUNCHES: usize = 4;
 
 /// Clusters of a launch that are run, where there are more and they multiply.
 const CLUSTERS: u64 = 6;
+
+/// Turns that a block has where there are fewer blocks: a ring comes round, and is left in any state.
+const TURNS: u32 = 3;
 
 /// Instructions of warps in all blocks of a launch that may be run for one mutant.
 const WHOLE: u64 = 6_000_000;
@@ -61,27 +65,22 @@ impl Mutants {
         let work = &Work { grid: [x + work.cluster[0], y, z], ..work.clone() };
         let only = part(work);
         let whole = only.is_empty();
-        let how = Options { stirred: true, ..Options::default() };
-        let launch = work.launch(Options { only: only.clone(), ..how.clone() });
+        let launch = work.launch(options(only.clone()));
         let after = gpu.fork();
         let statistics = work.module.launch(&after, &work.name, &launch)?;
         // A launch that has nothing to do is not like one that has.
         let key = (work.grid, (statistics.instructions / 2).max(1).ilog2());
-        if self.begin(work) {
-            let tried = self.tried.entry(work.name.clone()).or_default();
-            if !tried.contains(&key) {
-                tried.push(key);
-                let budget = 2 * statistics.instructions + 100_000;
-                let of_all = statistics.instructions * clusters(work) / only.len().max(1) as u64;
-                let some = Options { only, budget, ..how.clone() };
-                self.try_all(work, &some, [gpu, &after]);
-                let more = self.wanted.get(&work.name).is_some_and(|left| !left.is_empty());
-                if !whole && more && of_all <= WHOLE && self.wholly.insert(work.name.clone()) {
-                    let after = gpu.fork();
-                    let all = Options { budget, ..how };
-                    work.module.launch(&after, &work.name, &work.launch(all.clone()))?;
-                    self.try_all(work, &all, [gpu, &after]);
-                }
+        let tried = self.tried.entry(work.name.clone()).or_default();
+        if tried.len() < LAUNCHES && !tried.contains(&key) {
+            tried.push(key);
+            let of_all = statistics.instructions * clusters(work) / only.len().max(1) as u64;
+            self.try_all(work, only, gpu)?;
+            if let Some(fewer) = fewer(work) {
+                self.try_all(&fewer, vec![0], gpu)?;
+            }
+            let more = self.wanted.get(&work.name).is_some_and(|left| !left.is_empty());
+            if !whole && more && of_all <= WHOLE && self.wholly.insert(work.name.clone()) {
+                self.try_all(work, Vec::new(), gpu)?;
             }
         }
         let touched = after.touched();
@@ -92,13 +91,16 @@ impl Mutants {
         Ok(())
     }
 
-    /// Whether mutants are to be tried in this launch.
-    fn begin(&self, work: &Work) -> bool {
-        let more = self.wanted.get(&work.name).is_some_and(|left| !left.is_empty());
-        more && self.tried.get(&work.name).is_none_or(|tried| tried.len() < LAUNCHES)
-    }
-
-    fn try_all(&mut self, work: &Work, options: &Options, [before, after]: [&Device; 2]) {
+    /// Try those that nobody noticed so far in the clusters `only` of a launch, of which none stands for
+    /// all.
+    fn try_all(&mut self, work: &Work, only: Vec<u64>, before: &Device) -> Result<(), Fault> {
+        if self.wanted.get(&work.name).is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+        let mut options = options(only);
+        let after = before.fork();
+        let right = work.module.launch(&after, &work.name, &work.launch(options.clone()))?;
+        options.budget = 2 * right.instructions + 100_000;
         let all = self.texts.entry(work.name.clone()).or_insert_with(|| {
             let text = alone(work.module.source(), &work.name).expect("it was parsed");
             mutants(&text).expect("it was parsed")
@@ -112,14 +114,29 @@ impl Mutants {
                 .and_then(|module| module.launch(&device, &work.name, &launch));
             let how = match done {
                 Err(fault) => format!("noticed {:?}", fault.kind),
-                Ok(_) if device.same_in(after) => "missed".to_owned(),
+                Ok(_) if device.same_in(&after) => "missed".to_owned(),
                 Ok(_) => "noticed bytes".to_owned(),
             };
             let line = writeln!(self.seen, "{} {number} {how}", work.name);
             line.expect("the folder can be written to");
             how == "missed"
         });
+        Ok(())
     }
+}
+
+fn options(only: Vec<u64>) -> Options {
+    Options { stirred: true, only, ..Options::default() }
+}
+
+/// The same with fewer blocks, if they ask how many they are and there are several.
+fn fewer(work: &Work) -> Option<Work> {
+    let [blocks, y, z] = work.grid;
+    let cluster = work.cluster[0];
+    let fewer = (blocks / cluster / TURNS).max(1) * cluster;
+    let text = alone(work.module.source(), &work.name).expect("it was parsed");
+    let asks = text.contains("%nctaid.x");
+    (asks && fewer < blocks).then(|| Work { grid: [fewer, y, z], ..work.clone() })
 }
 
 fn clusters(work: &Work) -> u64 {
