@@ -170,11 +170,11 @@ pub struct Built {
 /// take few rows have several turns each; 144 patches and prompts that are no multiple of any tile. In
 /// `many` a token has so many experts that such a block comes from one to the next; that matters where
 /// what they multiply is not what rows hold. In `spread` there are so many that one has few rows of a short
-/// prompt. `picture` has 484 patches, so that the rings of their attention wrap.
+/// prompt. `picture` has the 1,024 patches of published sizes, so that the rings of their attention come round.
 fn config(model: &str) -> Value {
     let (image, heads, width) = match model {
         "dense" => (120, 7, 896),
-        "picture" => (220, 2, 256),
+        "picture" => (320, 2, 256),
         _ => (120, 14, 784),
     };
     let vision = json!({
