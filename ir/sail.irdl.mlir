@@ -361,6 +361,24 @@ irdl.dialect @sail {
     irdl.attributes {"experts" = %attribute_experts}
     irdl.results(order: %order, place: %place, starts: %starts)
   }
+  // RMS norm, router product, choice of experts, rows sorted by them
+  irdl.operation @norm_linear_route_group {
+    %x = irdl.any
+    %norm = irdl.any
+    %weight = irdl.any
+    %ids = irdl.any
+    %weights = irdl.any
+    %order = irdl.any
+    %place = irdl.any
+    %starts = irdl.any
+    %normed = irdl.any
+    %attribute_eps = irdl.any
+    %attribute_top_k = irdl.any
+    %attribute_renormalize = irdl.any
+    irdl.operands(x: %x, norm: %norm, weight: %weight)
+    irdl.attributes {"eps" = %attribute_eps, "top_k" = %attribute_top_k, "renormalize" = %attribute_renormalize}
+    irdl.results(ids: %ids, weights: %weights, order: %order, place: %place, starts: %starts, normed: %normed)
+  }
   // `silu(gate x) · up x`, each row with its expert's weight
   irdl.operation @grouped_gate_up_silu {
     %x = irdl.any

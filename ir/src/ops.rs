@@ -55,6 +55,7 @@ ops! {
     shuffle_norm_linear_gelu SHUFFLE_NORM_LINEAR_GELU,
     linear_route LINEAR_ROUTE,
     group_by_expert GROUP_BY_EXPERT,
+    norm_linear_route_group NORM_LINEAR_ROUTE_GROUP,
     grouped_gate_up_silu GROUPED_GATE_UP_SILU,
     grouped_linear GROUPED_LINEAR,
     combine COMBINE,

@@ -21,8 +21,8 @@ pub use attention::{
     qk_norm_rope_write, rope, rope_table, tile_attention,
 };
 pub use experts::{
-    Groups, Mixture, combine, combine_add, experts, group_by_expert, grouped_gate_up_silu,
-    grouped_linear, linear_route, route,
+    Groups, Mixture, Routed, combine, combine_add, experts, group_by_expert, grouped_gate_up_silu,
+    grouped_linear, linear_route, norm_linear_route_group, route,
 };
 pub use norm::{LayerNorm, head_norm, layer_norm, rms_norm};
 pub use pointwise::{add, add_positions, gelu, mul, silu};

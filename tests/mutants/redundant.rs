@@ -39,8 +39,10 @@ const ON_SM_90: &[Redundant] = &[
     row("attention*.alone*", COMMIT, 4, NONE),
     row("attention*.alone*", COMMIT, 9, LAST),
     row("attention*.alone*", WAIT, 1, PAST),
+    row("tile_attention.wgmma", "mbarrier.arrive.shared::cta.b64", 3, NEVER),
     row("gate_up_silu*.rows*", WAIT, 1, PAST),
     row("linear*.rows*", WAIT, 1, PAST),
+    row("norm_linear_route_group*", WAIT, 1, PAST),
     row("qk_norm_rope_write*", WAIT, 1, PAST),
 ];
 
@@ -54,6 +56,9 @@ const LAST: &str = "of a warp that has no further page and waits no more: it is 
 
 const PAST: &str = "of blocks past the counts, needed where a call counts nothing: outputs may be none, and tokens \
                     are not";
+
+const NEVER: &str = "of a block's last values, behind which no step is brought: it is there because attention over the cache \
+     has several runs of positions and the same code";
 
 const QUERIES: &str =
     "the queries are waited for together with the first page, whatever their group";

@@ -13,6 +13,7 @@ mod pages;
 mod products;
 mod products_gpu;
 mod recorder;
+mod router;
 mod rows;
 mod sample;
 mod simulated;
@@ -44,6 +45,7 @@ fn of_kernels() -> Vec<Test> {
         attention_gpu::tests(),
         tile_attention::tests(),
         experts::tests(),
+        router::tests(),
         sample::tests(),
         fill::tests(),
         configs::tests(),

@@ -11,6 +11,7 @@ mod linear_add;
 mod linear_bias_gelu;
 mod linear_route;
 mod norm_linear;
+mod norm_linear_route_group;
 mod patch_embed;
 mod qk_norm_rope_write;
 mod shuffle_norm_linear_gelu;
@@ -36,6 +37,7 @@ pub static RULES: &[Rule] = &[
     gate_up_silu::RULE,
     linear_route::RULE,
     group_experts::RULE,
+    norm_linear_route_group::RULE,
     patch_embed::RULE,
     linear_bias_gelu::RULE,
     shuffle_norm_linear_gelu::RULE,

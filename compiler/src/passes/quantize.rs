@@ -163,7 +163,7 @@ fn exception(product: Op<'_, '_>) -> Option<Exception> {
     };
     let routes = |value: Value<'_, '_>| value.readers().iter().any(|reader| reader.is("route"));
     match product.name() {
-        "linear_route" => Some(ROUTER),
+        "linear_route" | "norm_linear_route_group" => Some(ROUTER),
         "linear" if routes(product.result()) => Some(ROUTER),
         "patch_embed" => Some(PIXELS),
         "linear_bias" if product.operand("x").made_by("patches").is_some() => Some(PIXELS),

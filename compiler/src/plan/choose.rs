@@ -97,6 +97,7 @@ pub fn choose(scope: &Scope<'_>) -> Result<Chosen, CompileError> {
         "route"
         | "linear_route"
         | "group_by_expert"
+        | "norm_linear_route_group"
         | "grouped_gate_up_silu"
         | "grouped_linear"
         | "combine"
@@ -152,7 +153,7 @@ pub fn choose_token(target: &Target, vocabulary: u64, goes_on: bool) -> Option<B
 pub fn unfused_on(target: &Target) -> &'static [&'static str] {
     match target.gpu() {
         Some(_) => &["linear_route", "patch_embed", "shuffle_norm_linear_gelu"],
-        None => &[],
+        None => &["norm_linear_route_group"],
     }
 }
 

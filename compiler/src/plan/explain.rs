@@ -87,6 +87,10 @@ fn expected(kernel: &dyn Kernel, count: u32, chip: &Chip) -> (Expected, Option<S
     let narrow = u32::try_from(rows).unwrap_or(u32::MAX);
     match kernel.shaped().and_then(|shaped| shaped.expected(narrow)) {
         Some((expected, reason)) => (expected, Some(reason)),
-        None => (Expected::least(&kernel.cost(), rows, chip), None),
+        None => {
+            let least = Expected::least(&kernel.cost(), rows, chip);
+            let meet = kernel.scratch().is_some();
+            (if meet { least.with_meeting(chip) } else { least }, None)
+        }
     }
 }

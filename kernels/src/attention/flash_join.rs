@@ -200,7 +200,10 @@ impl<'c> Published<'c> {
         });
         let several = k.not(alone);
         k.when(several, |k| {
-            let is_last = self.is_last(k, of_head, used);
+            let counter = k.at::<I32>(self.counters, of_head);
+            let last = k.sub_constant(used, 1);
+            k.barrier();
+            let is_last = k.comes_last(counter, last, self.flag, |_| ());
             k.when(is_last, |k| {
                 k.note("6 join what the blocks saw, in their order");
                 parts.each(k, |k, member, column| {
@@ -209,29 +212,6 @@ impl<'c> Published<'c> {
                 });
             });
         });
-    }
-
-    /// Is this the last of `used` blocks to come here? Then what all of them wrote can be seen. All
-    /// threads of the block come here.
-    fn is_last(
-        &self,
-        k: &mut Builder<'c>,
-        of_head: Index<'c>,
-        used: Index<'c>,
-    ) -> crate::emit::Bool<'c> {
-        k.barrier();
-        let (thread, zero) = (k.thread(), k.index(0));
-        let first = k.equal(thread, zero);
-        let last = k.sub_constant(used, 1);
-        let last = k.i32_of(last);
-        k.when(first, |k| {
-            let counter = k.at::<I32>(self.counters, of_head);
-            let came = k.count_around(counter, last);
-            k.store(self.flag, came);
-        });
-        k.barrier();
-        let came = k.load::<I32>(self.flag, 1);
-        k.equal(came, last)
     }
 
     /// What `used` blocks from number `first` on saw of a vector.

@@ -42,7 +42,7 @@ impl Kernel for GroupByExpert {
     }
 
     fn on_gpu(&self) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(super::nvptx::group_by_expert(self)))
+        Some(Box::new(super::sorting::group_by_expert(self)))
     }
 
     fn cost(&self) -> Cost {

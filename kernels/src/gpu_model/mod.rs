@@ -24,6 +24,7 @@ pub mod experts;
 mod experts_ways;
 mod mixed;
 pub mod product;
+pub(crate) mod router;
 mod tiles;
 
 use std::fmt;
@@ -173,6 +174,13 @@ impl Expected {
         let products = Estimate { bytes: 0, ..estimate }.floor(&limits);
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
         Self { rows, blocks: 0, waves: 0, parts: [memory, 0.0, products, chip.ends] }
+    }
+
+    /// The same where blocks meet.
+    #[must_use]
+    pub fn with_meeting(mut self, chip: &Chip) -> Self {
+        self.parts[3] += chip.meeting;
+        self
     }
 }
 

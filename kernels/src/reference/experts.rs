@@ -2,7 +2,7 @@
 //!
 //! A *pair* is a (token, choice): pair `t·k + j` is choice `j` of token `t`.
 
-use super::{Rounding, gate_up_silu, linear, mul, rows_of, silu};
+use super::{Rounding, gate_up_silu, linear, mul, rms_norm, rows_of, silu};
 
 /// Softmax over all `x` experts, the best `top_k`, divided by their sum when `renormalize`.
 ///
@@ -48,6 +48,31 @@ pub fn linear_route(
 ) -> (Vec<i32>, Vec<f64>) {
     let logits = linear(x, weight, k, rounding);
     route(&logits, rows_of(weight, k), top_k, renormalize, rounding)
+}
+
+/// What [`norm_linear_route_group`] gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Routed {
+    pub ids: Vec<i32>,
+    pub weights: Vec<f64>,
+    pub groups: Groups,
+    pub normed: Vec<f64>,
+}
+
+/// [`rms_norm`] of `x [t, k]` by `norm [k]`, [`linear_route`] of that, [`group_by_expert`] of the ids.
+/// Rounds where they do.
+#[must_use]
+pub fn norm_linear_route_group(
+    x: &[f64],
+    (norm, eps): (&[f64], f64),
+    weight: &[f64],
+    choice: (usize, bool),
+    rounding: Rounding,
+) -> Routed {
+    let normed = rms_norm(x, norm, eps, rounding);
+    let (ids, weights) = linear_route(&normed, weight, norm.len(), choice, rounding);
+    let groups = group_by_expert(&ids, rows_of(weight, norm.len()));
+    Routed { ids, weights, groups, normed }
 }
 
 /// Stacked weights of a layer's experts: gate and up `[x, f, d]`, down `[x, d, f]`.

@@ -2,7 +2,8 @@
 
 use sail_kernels::Rows;
 use sail_kernels::experts::{
-    Combine, GroupByExpert, Grouped, GroupedProblem, GroupedProduct, LinearRoute, Route,
+    Combine, GroupByExpert, Grouped, GroupedProblem, GroupedProduct, LinearRoute, Route, Router,
+    RouterProblem,
 };
 
 use sail_ir::op::Attribute;
@@ -27,6 +28,17 @@ pub fn choose(scope: &Scope<'_>) -> Found {
         "group_by_expert" => {
             let kernel = GroupByExpert { experts: scope.size("experts"), top_k: scope.width(0) };
             step(kernel, &[Operand(0), Result(0), Result(1), Result(2)])
+        }
+        "norm_linear_route_group" => {
+            let [experts, width] = scope.operand(2)[..] else { return None };
+            let (route, eps) = (route(scope, experts), scope.float("eps"));
+            let problem = RouterProblem { route, width, eps };
+            let [most, _] = scope.most;
+            let kernel = Router::new(problem, scope.target, most)?;
+            let chosen = Choice { of: experts };
+            let operands = [Operand(0), Operand(1), Operand(2), chosen];
+            let results = (1..6).map(Result);
+            step(kernel, &operands.into_iter().chain(results).collect::<Vec<_>>())
         }
         "grouped_gate_up_silu" => {
             let [experts, _, k] = scope.operand(3)[..] else { return None };

@@ -4,7 +4,7 @@
 use inkwell::values::{BasicValue, InstructionValue};
 use inkwell::{AtomicOrdering, AtomicRMWBinOp};
 
-use super::super::{Builder, Element, F32, I32, Ptr, Value};
+use super::super::{Bool, Builder, Element, F32, I32, Index, Ptr, Value};
 use super::asm::Effect;
 
 /// What the caches should think of a load.
@@ -132,6 +132,30 @@ impl<'c> Builder<'c> {
         let text = "atom.acq_rel.gpu.global.inc.u32 $0, [$1], $2;";
         let word = self.word_type();
         I32(self.ptx(text, "=r,l,r", &[word], &[place.0, last.0], Effect::Memory)[0])
+    }
+
+    /// Is this the last of `last + 1` blocks to come here? Then what all of them wrote before can be seen.
+    /// All threads of the block come here, after a barrier behind what they wrote, and do `meanwhile` what they
+    /// have to before the answer is there; `counter` is 0 before the first and after the last block, `flag` is
+    /// 4 bytes of shared memory.
+    pub fn comes_last(
+        &mut self,
+        counter: Ptr<'c>,
+        last: Index<'c>,
+        flag: Ptr<'c>,
+        meanwhile: impl FnOnce(&mut Self),
+    ) -> Bool<'c> {
+        let (thread, zero) = (self.thread(), self.index(0));
+        let first = self.equal(thread, zero);
+        let last = self.i32_of(last);
+        self.when(first, |k| {
+            let came = k.count_around(counter, last);
+            k.store(flag, came);
+        });
+        meanwhile(self);
+        self.barrier();
+        let came = self.load::<I32>(flag, 1);
+        self.equal(came, last)
     }
 
     /// Add to an f32 in global memory. The order of such sums is not fixed: not for results that

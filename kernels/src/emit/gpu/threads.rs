@@ -203,6 +203,24 @@ impl<'c> Builder<'c> {
         self.join_warp(value, Self::max)
     }
 
+    /// Greatest over the threads of the warp, by one instruction.
+    pub fn greatest_of_warp(&mut self, value: I32<'c>) -> I32<'c> {
+        let everyone = self.i32(EVERYONE).0;
+        I32(self.intrinsic("llvm.nvvm.redux.sync.max", &[], &[value.0, everyone]))
+    }
+
+    /// Sum over the threads of the warp up to this one.
+    pub fn sum_upto(&mut self, value: I32<'c>) -> I32<'c> {
+        let lane = self.lane_id();
+        [1, 2, 4, 8, 16].into_iter().fold(value, |upto, by| {
+            let other = self.from_lane_before(upto, by);
+            let sum = self.add(upto, other);
+            let by = self.index(by.into());
+            let has = self.less_equal(by, lane);
+            self.select(has, sum, upto)
+        })
+    }
+
     /// Sum over the threads of the block.
     pub fn sum_of_block<T: Number<'c>>(&mut self, value: T) -> T {
         self.join_block(value, Self::add)

@@ -146,14 +146,7 @@ fn fill<'c>(
         })
         .collect();
     let own = groups.iter().fold(none, |sum, groups| k.add(sum, *groups));
-    let mut upto = own;
-    for by in [1, 2, 4, 8, 16] {
-        let other = k.from_lane_before(upto, by);
-        let sum = k.add(upto, other);
-        let by = k.index(by.into());
-        let has = k.less_equal(by, lane);
-        upto = k.select(has, sum, upto);
-    }
+    let upto = k.sum_upto(own);
     let all = k.from_lane(upto, WARP - 1);
     let mut before = k.sub(upto, own);
     for ((place, ends), groups) in places.into_iter().zip(groups) {

@@ -141,6 +141,45 @@ impl Input {
     }
 }
 
+/// Who stores rows: part `share` of `of`.
+#[derive(Clone, Copy)]
+pub struct Share<'c> {
+    pub share: Index<'c>,
+    pub of: u32,
+}
+
+impl Input {
+    /// Store rows, normed by `norm`, as rows of `to`. All threads of the block come here after the rows
+    /// were measured, and store what is their block's share.
+    pub fn store_normed<'c>(
+        &self,
+        k: &mut Builder<'c>,
+        (rows, to): (Rows<'c>, Ptr<'c>),
+        norm: Ptr<'c>,
+        statistics: Statistics<'c>,
+        Share { share, of }: Share<'c>,
+    ) {
+        let width = piece_width(self.k.into());
+        let pieces = u64::from(self.k / width);
+        let threads = k.threads();
+        let (thread, before) = (k.thread(), k.mul_constant(share, threads.into()));
+        let (first, end) = (k.add(thread, before), k.mul_constant(rows.count, pieces));
+        k.for_each(first, end, u64::from(threads * of), |k, at| {
+            let (row, piece) = (k.div_constant(at, pieces), k.rem_constant(at, pieces));
+            let place = self.open(k, rows, statistics, row);
+            let element = k.mul_constant(piece, width.into());
+            let [x, norm] = [place.row, norm].map(|row| self.piece(k, row, element, width, false));
+            let value = normalised(k, x, place.scale.map(|scale| (scale, norm)));
+            let row = rows.of_x(k, row);
+            let start = k.mul_constant(row, self.k.into());
+            let to = k.at::<Bf16>(to, start);
+            let to = k.at::<Bf16>(to, element);
+            let value = k.round(value);
+            k.store_whole(to, value);
+        });
+    }
+}
+
 /// Values times a norm's scale and weight, rounded after each, or as they are.
 pub(super) fn normalised<'c>(
     k: &mut Builder<'c>,

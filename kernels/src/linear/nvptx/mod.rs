@@ -163,9 +163,11 @@ fn few_rows<P: Kernel + Clone + Send + 'static>(problem: &P, sizes: Sizes, few: 
     let kernel = OnGpu::new(problem, grid, block, move |kernel, k| {
         let arguments = Arguments::of(k, kernel.arguments());
         k.let_successor_start();
-        k.for_this_block(&kernel.grid(), |k, block| match sizes.scheme {
-            Scheme::Int8 => turn::write::<I32<'_>>(k, few, sizes, &arguments, block),
-            _ => turn::write::<F32<'_>>(k, few, sizes, &arguments, block),
+        k.for_this_block(&kernel.grid(), |k, block| {
+            match sizes.scheme {
+                Scheme::Int8 => turn::write::<I32<'_>>(k, few, sizes, &arguments, block),
+                _ => turn::write::<F32<'_>>(k, few, sizes, &arguments, block),
+            };
         });
         // Blocks past the counts, too: who comes after this kernel trusts that all before it has ended.
         k.wait_for_predecessor();

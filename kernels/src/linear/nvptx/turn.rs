@@ -6,7 +6,7 @@ use sail_ir::scheme::Scheme;
 
 use super::few::{Few, ROWS, Rows, UNIT};
 use super::finish::{GroupPart, Outputs};
-use super::input::{Input, Place};
+use super::input::{Input, Place, Share};
 use super::joined::Joined;
 use super::kept::Kept;
 use super::measure::Statistics;
@@ -37,14 +37,14 @@ pub(crate) struct Turn<'c> {
     pub count: (Index<'c>, u64),
 }
 
-/// The product of a block's rows with every run that is its turn.
+/// The product of a block's rows with every run that is its turn; gives what it was multiplied with.
 pub(crate) fn write<'c, T: Sum<'c>>(
     k: &mut Builder<'c>,
     few: Few,
     sizes: Sizes,
     arguments: &Arguments<'c>,
     block: Block<'c>,
-) {
+) -> Work<'c> {
     let work = Work::new(k, few, sizes, arguments.weight);
 
     k.note("1 the first weights, which nothing before this kernel writes");
@@ -68,6 +68,7 @@ pub(crate) fn write<'c, T: Sum<'c>>(
         };
         work.turn::<T>(k, number, (rows, &columns), (lines, next), arguments)
     });
+    work
 }
 
 impl<'c> Work<'c> {
@@ -82,6 +83,11 @@ impl<'c> Work<'c> {
     /// When a thread is past a turn, may others still read at its finish what [`Work::columns`] writes?
     pub fn finishes_late(&self) -> bool {
         self.few.places() > 1 && self.sizes.scheme.quantizes_activations()
+    }
+
+    /// Does a turn end with a barrier?
+    pub fn ends_together(&self) -> bool {
+        self.few.places() == 1
     }
 
     /// Make operands of the rows. All threads of the block come here, none of them still at the finish
@@ -109,6 +115,17 @@ impl<'c> Work<'c> {
             }
         });
         Columns { columns: columns.collect(), input, norm }
+    }
+
+    /// Store the rows that [`Work::columns`] made operands of, normed by `norm`, as rows of `to`.
+    pub fn store_normed(
+        &self,
+        k: &mut Builder<'c>,
+        rows: (Rows<'c>, Ptr<'c>),
+        norm: Ptr<'c>,
+        share: Share<'c>,
+    ) {
+        self.sizes.input().store_normed(k, rows, norm, self.statistics, share);
     }
 
     /// Multiply a turn, whose first `lines` are on their way, and finish its sums; `next` says whether
@@ -153,7 +170,7 @@ impl<'c> Work<'c> {
         let (count, first_row) = (rows.count, rows.first);
         let outputs = Outputs { rows: count, first_row, first: first_output, n: sizes.n, most: 4 };
         sizes.finish.store(k, few.columns(), outputs, &arguments.finish, load);
-        if few.places() == 1 {
+        if self.ends_together() {
             k.barrier();
         }
         lines
