@@ -8,7 +8,7 @@ use crate::emit::gpu::simulate::{Simulated, without_order};
 use crate::emit::run::{Counts, bf16_bytes, bf16_values, i32_values, poisoned, random};
 use crate::kernel::Kernel;
 use crate::packing::{Join, rows};
-use crate::ptxas::tests::assemble_all;
+use crate::ptxas::tests::{MOST_REGISTERS, assemble_all};
 use crate::reference::{self, Rounding};
 use crate::table::template;
 
@@ -232,7 +232,7 @@ fn the_largest_routers_assemble_without_spills() {
                 }
             }
         }
-        let text = assemble_all(&target, &kernels, 128);
+        let text = assemble_all(&target, &kernels, MOST_REGISTERS);
         assert!(!text.contains("call"), "a kernel calls a library");
     }
 }

@@ -7,8 +7,9 @@ use crate::emit::{Bf16, Builder, F32, Index, Ptr};
 use crate::linear::Prologue;
 use crate::norm::nvptx::root_of_mean;
 
-/// Pieces of a row that a thread has under way when it measures the row.
-const AT_ONCE: u64 = 4;
+/// Pieces of a row that a thread has under way when it measures the row, where registers are few and where
+/// there is nothing but one block for them.
+pub(super) const AT_ONCE: [u64; 2] = [4, 8];
 
 /// Three f32 of each row in shared memory: the norm's scale, steps in 1, the size of a step.
 #[derive(Clone, Copy)]
@@ -73,6 +74,7 @@ struct Team<'c> {
     member: Index<'c>,
     /// What the warps of the block have found, value after value.
     found: Ptr<'c>,
+    at_once: u64,
 }
 
 impl<'c> Team<'c> {
@@ -109,14 +111,15 @@ impl<'c> Team<'c> {
 
 impl Input {
     /// Measure the rows, at most `most` of them: by several warps each where they are fewer than the
-    /// warps. All threads of the block come here; nothing is done where nothing needs measuring.
+    /// warps, with `at_once` pieces of a thread under way. All threads of the block come here; nothing is
+    /// done where nothing needs measuring.
     pub fn measure<'c>(
         &self,
         k: &mut Builder<'c>,
         rows: Rows<'c>,
         norm: Option<Ptr<'c>>,
         statistics: Statistics<'c>,
-        most: u32,
+        (most, at_once): (u32, u64),
     ) {
         if !self.has_norm() && !self.quantizes() {
             return;
@@ -127,7 +130,7 @@ impl Input {
         let [team, member] =
             [k.div_constant(warp, together.into()), k.rem_constant(warp, together.into())];
         let first = k.sub(warp, member);
-        let all = Team { warps: together, first, member, found: statistics.found };
+        let all = Team { warps: together, first, member, found: statistics.found, at_once };
         let (lane, zero) = (k.lane_id(), k.index(0));
         let among = k.add(lane, member);
         let puts = k.equal(among, zero);
@@ -206,8 +209,8 @@ impl Input {
         let mine = k.add(lane, before);
         let mine = k.mul_constant(mine, width.into());
         let mut result = first;
-        for batch in (0..pieces).step_by(AT_ONCE as usize) {
-            let batch: Vec<_> = (batch..pieces.min(batch + AT_ONCE))
+        for batch in (0..pieces).step_by(team.at_once as usize) {
+            let batch: Vec<_> = (batch..pieces.min(batch + team.at_once))
                 .map(|at| {
                     let element = k.add_constant(mine, at * stride);
                     let ragged = (at + 1) * stride > self.k.into();

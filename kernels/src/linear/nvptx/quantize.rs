@@ -6,7 +6,7 @@ use sail_ir::scheme::Scheme;
 
 use super::few::Rows as BlockRows;
 use super::input::Input;
-use super::measure::Statistics;
+use super::measure::{AT_ONCE, Statistics};
 use crate::emit::gpu::WARP;
 use crate::emit::{Builder, F32, Index, Ptr};
 use crate::kernel::{EmitError, Kernel, Rows, ThreadBlock};
@@ -130,7 +130,7 @@ impl QuantizeRows {
         let statistics = Statistics::carve(k, ROWS);
         k.for_this_block(&self.grid(), |k, block| {
             let rows = BlockRows { x, first: block.first_row, count: block.rows, order: None };
-            input.measure(k, rows, norm, statistics, ROWS);
+            input.measure(k, rows, norm, statistics, (ROWS, AT_ONCE[0]));
             let warp = k.warp();
             let has = k.less(warp, block.rows);
             k.when(has, |k| {

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use sail_ir::scheme::Scheme;
 
-use super::few::{Few, ROWS, Rows, UNIT};
+use super::few::{Few, LINE, ROWS, Rows, UNIT};
 use super::finish::{GroupPart, Outputs};
 use super::input::{Input, Place, Share};
 use super::joined::Joined;
 use super::kept::Kept;
-use super::measure::Statistics;
+use super::measure::{AT_ONCE, Statistics};
 use super::sum::Sum;
 use super::walk::Walk;
 use super::{Arguments, Sizes, behind, weight};
@@ -50,6 +50,9 @@ pub(crate) fn write<'c, T: Sum<'c>>(
     k.note("1 the first weights, which nothing before this kernel writes");
     let turn = block.first_column;
     let first = work.walk.first_lines(k, turn);
+    if let Some(norm) = arguments.norm {
+        prefetch(k, norm, 2 * u64::from(sizes.k));
+    }
     k.wait_for_predecessor();
 
     k.note("2 what the rows' values are scaled by, and the operands they become");
@@ -69,6 +72,18 @@ pub(crate) fn write<'c, T: Sum<'c>>(
         work.turn::<T>(k, number, (rows, &columns), (lines, next), arguments)
     });
     work
+}
+
+/// Have `bytes` at `from`, which nothing of a call writes, brought into the second cache: who reads them when
+/// the rows are there does not wait for memory once more.
+fn prefetch<'c>(k: &mut Builder<'c>, from: Ptr<'c>, bytes: u64) {
+    let (thread, threads) = (k.thread(), u64::from(k.threads()));
+    let first = k.mul_constant(thread, LINE);
+    let end = k.index(bytes);
+    k.for_each(first, end, threads * LINE, |k, at| {
+        let line = k.at_bytes(from, at);
+        k.prefetch_l2(line);
+    });
 }
 
 impl<'c> Work<'c> {
@@ -100,7 +115,9 @@ impl<'c> Work<'c> {
     ) -> Columns<'c> {
         let Self { few, kept, statistics, .. } = *self;
         let input = self.sizes.input();
-        input.measure(k, rows, norm, statistics, few.most);
+        let has_room = few.blocks_per_processor == 1 && few.eights == 1 && !input.quantizes();
+        let at_once = AT_ONCE[usize::from(has_room)];
+        input.measure(k, rows, norm, statistics, (few.most, at_once));
         if let Some(kept) = kept {
             kept.fill(k, rows, norm, statistics);
             k.barrier();
