@@ -88,7 +88,7 @@ impl Case {
     fn calls(&self, function: &str) -> bool {
         match self.model {
             "many" => function == "decode",
-            "spread" => function == "prefill.short",
+            "spread" => matches!(function, "prefill.short" | "prefill.taps"),
             "picture" => function.starts_with("vision"),
             _ => function != "decode.wide" && (self.sees() || !function.starts_with("vision")),
         }
@@ -120,9 +120,13 @@ impl Case {
         let launched = functions.flat_map(|function| function.steps.iter());
         let launched: BTreeSet<usize> = launched.map(|(_, step)| step.kernel.index()).collect();
         let kernels = plan.kernels.iter().filter(|(id, kernel)| {
-            // Of few patches no ring comes round: `picture` has more.
-            let short = kernel.family == "tile_attention" && self.model == "dense";
-            launched.contains(&id.index()) && !short
+            let is_tried = match self.model {
+                // Of few patches no ring comes round: `picture` has more.
+                "dense" => kernel.family != "tile_attention",
+                "spread" => kernel.family.contains("group"),
+                _ => true,
+            };
+            launched.contains(&id.index()) && is_tried
         });
         let entries = kernels.map(|(_, kernel)| {
             let entry = kernel.cuda.as_ref().expect("it is for a CUDA target").entry.clone();
@@ -170,7 +174,7 @@ pub struct Built {
 /// take few rows have several turns each; 144 patches and prompts that are no multiple of any tile. In
 /// `many` a token has so many experts that such a block comes from one to the next; that matters where
 /// what they multiply is not what rows hold. In `spread` there are so many that one has few rows of a short
-/// prompt. `picture` has the 1,024 patches of published sizes, so that the rings of their attention come round.
+/// prompt, and a token has so many of them that a warp which sorts pairs has several turns. `picture` has the 1,024 patches of published sizes, so that the rings of their attention come round.
 fn config(model: &str) -> Value {
     let (image, heads, width) = match model {
         "dense" => (120, 7, 896),
@@ -210,8 +214,13 @@ fn config(model: &str) -> Value {
     let decoder_fields = decoder.as_object_mut().expect("it is one");
     decoder_fields.extend(other.as_object().expect("it is one").clone());
     if model == "spread" {
-        let widths = [("hidden_size", 528), ("moe_intermediate_size", 528), ("num_experts", 64)];
-        decoder_fields.extend(widths.map(|(name, value)| (name.to_owned(), value.into())));
+        let sizes = [
+            ("hidden_size", 528),
+            ("moe_intermediate_size", 528),
+            ("num_experts", 128),
+            ("num_experts_per_tok", 8),
+        ];
+        decoder_fields.extend(sizes.map(|(name, value)| (name.to_owned(), value.into())));
     }
     json!({
         "architectures": ["SAILVLModel"], "model_type": "sailvl", "torch_dtype": "bfloat16",

@@ -80,7 +80,7 @@ fn letters(count: usize) -> String {
 fn asks_of(one: &Built) -> &'static [Asks] {
     match one.case.model {
         "many" => &[Asks::Drawn, Asks::Several],
-        "spread" => &[Asks::Drawn],
+        "spread" => &[Asks::Drawn, Asks::Looked],
         "picture" => &[Asks::Looked],
         _ => &[Asks::Drawn, Asks::Looked, Asks::Long],
     }

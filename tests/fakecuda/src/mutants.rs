@@ -26,8 +26,8 @@ const CLUSTERS: u64 = 6;
 /// Turns that a block has where there are fewer blocks: a ring comes round, and is left in any state.
 const TURNS: u32 = 3;
 
-/// Instructions of warps in all blocks of a launch that may be run for one mutant.
-const WHOLE: u64 = 6_000_000;
+/// Instructions of warps that may be run for all mutants that are left of a kernel, in all blocks of a launch.
+const WHOLE: u64 = 60_000_000;
 
 /// See the module.
 pub struct Mutants {
@@ -78,8 +78,9 @@ impl Mutants {
             if let Some(fewer) = fewer(work) {
                 self.try_all(&fewer, vec![0], gpu)?;
             }
-            let more = self.wanted.get(&work.name).is_some_and(|left| !left.is_empty());
-            if !whole && more && of_all <= WHOLE && self.wholly.insert(work.name.clone()) {
+            let left = self.wanted.get(&work.name).map_or(0, |left| left.len() as u64);
+            let fits = left > 0 && left * of_all <= WHOLE;
+            if !whole && fits && self.wholly.insert(work.name.clone()) {
                 self.try_all(work, Vec::new(), gpu)?;
             }
         }
