@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use sail_tests::harness::{Outcome, Test, failed};
-use sail_tests::places::{binary, simulated_driver, workspace};
+use sail_tests::places::{binary, simulated_driver};
 use serde_json::Value;
+
+use crate::numerics::record;
 
 pub fn tests() -> Vec<Test> {
     vec![Test::new("what numerics record of GPUs passes when it is carried out", carried_out)]
@@ -27,12 +29,7 @@ const FAMILIES: [(&str, u64); 4] = [
 
 fn carried_out() -> Result<(), Outcome> {
     let cases = tempfile::tempdir().map_err(failed)?;
-    let house = std::env::current_exe().map_err(failed)?;
-    let mut record = Command::new(house);
-    record.arg("--record-cases").arg(cases.path()).args(RECORDED).current_dir(workspace());
-    let recorded = record.output().map_err(failed)?;
-    let said = String::from_utf8_lossy(&recorded.stdout).into_owned();
-    assert!(recorded.status.success() && said.contains("2 passed"), "{said}");
+    record(&RECORDED, cases.path())?;
     for comparison in ["kernels", "conformance"] {
         let found = compared(comparison, cases.path())?;
         let number = |name: &str| found[name].as_u64().unwrap_or(u64::MAX);

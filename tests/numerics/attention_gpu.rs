@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("attention of GPUs holds for the heads of the published models", published),
         Test::new("attention of GPUs holds whoever shares the positions of a row", shared),
+        Test::new("attention of GPUs holds for blocks of one conversation and of several", several),
         Test::new("attention of GPUs holds for heads of other sizes", other_sizes),
     ]
 }
@@ -138,6 +139,33 @@ fn check_shared(group: usize, scheme: CacheScheme) {
                 }
             } else {
                 run.check(&target, kernel);
+            }
+        }
+    }
+}
+
+/// Each conversation has so many positions that rings come round in its steps, and again in those of the next
+/// one of its block, also where two blocks share them.
+fn several() {
+    let heads = Heads { query: 2, kv: 1, dim: 128 };
+    let lengths = [1_100, 1_290, 1_033, 1_211];
+    for scheme in recorder::daily(&CacheScheme::ALL, 1) {
+        let filled = Filled::plainly(*scheme, heads, &lengths);
+        // A block of one, and one of three.
+        let counts = [64, 21, 21, 21];
+        let slots = lengths.iter().zip(counts).zip(0..);
+        let rows: Vec<Row> =
+            slots.flat_map(|((to, count), slot)| run_of(slot, to - count, *to)).collect();
+        let call = Call::new(&filled, rows);
+        for target in targets() {
+            for kernel in ways(&filled, &target, &[CLASSES[2]]) {
+                if kernel.shaped().is_none() {
+                    call.check(&target, kernel.as_ref());
+                    continue;
+                }
+                for parts in [1, 2] {
+                    call.check(&target, shaped(kernel.as_ref(), &[("parts", parts)]).as_ref());
+                }
             }
         }
     }

@@ -20,7 +20,7 @@ mod simulated;
 mod tile_attention;
 mod vision;
 
-pub use recorder::record_into;
+pub use recorder::{record, record_into};
 use sail_ir::{Scheme, Target};
 use sail_kernels::KERNELS;
 use sail_kernels::packing::fill::FillWeights;

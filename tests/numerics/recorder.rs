@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock};
 
@@ -16,6 +17,8 @@ use sail_ir::target::Target;
 use sail_kernels::Kernel;
 use sail_kernels::emit::run::poisoned;
 use sail_kernels::table::Tolerance;
+use sail_tests::harness::{Outcome, failed};
+use sail_tests::places::workspace;
 
 use super::check::Buffers;
 
@@ -43,6 +46,17 @@ pub fn record_into(folder: PathBuf) -> std::io::Result<()> {
     }
     fs::create_dir_all(&folder)?;
     FOLDER.set(folder).map_err(|_| std::io::Error::other("cases are recorded already"))
+}
+
+/// Have another process record in `folder` what the tests launch that `names` name, each of them one.
+pub fn record(names: &[&str], folder: &Path) -> Result<(), Outcome> {
+    let house = std::env::current_exe().map_err(failed)?;
+    let mut record = Command::new(house);
+    record.arg("--record-cases").arg(folder).args(names).current_dir(workspace());
+    let recorded = record.output().map_err(failed)?;
+    let said = String::from_utf8_lossy(&recorded.stdout).into_owned();
+    let passed = said.contains(&format!("{} passed, 0 failed", names.len()));
+    if recorded.status.success() && passed { Ok(()) } else { Err(failed(said)) }
 }
 
 /// All of `list` where cases are recorded, the first `few` elsewhere: what a GPU takes at once, the simulator
