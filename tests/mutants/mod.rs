@@ -5,6 +5,7 @@
 
 mod models;
 mod published;
+mod recorded;
 mod redundant;
 mod run;
 mod score;
@@ -62,6 +63,9 @@ fn all(target: &str, gpu: &str) -> Result<(), Outcome> {
         run(one, gpu, &mut score, &asked, false)?;
         eprintln!("{target}: {}: {:.0} s", one.case.name(), start.elapsed().as_secs_f64());
     }
+    let start = Instant::now();
+    recorded::run(&target, gpu, &mut score, &asked)?;
+    eprintln!("{target}: recorded launches: {:.0} s", start.elapsed().as_secs_f64());
     let (text, mut broken) = score.judge(&asked, &redundant(&target), true);
     eprintln!("{target}: {text}");
     broken.extend(templates(&target, &built));
@@ -128,8 +132,8 @@ const UNFUSED: &[&str] = &[
 ];
 
 /// A sample of one case, drawn by the code of all kernels: other code, another sample. Where the case does
-/// not miss an instruction that is no row of [`redundant`], the others are asked, too, and at last those
-/// whose configs are pinned.
+/// not miss an instruction that is no row of [`redundant`], the others are asked, too, then those whose
+/// configs are pinned, and at last what numerics launch.
 fn some(target: &str, gpu: &str) -> Result<(), Outcome> {
     let folder = tempfile::tempdir().map_err(failed)?;
     let target = Target::parse(target).map_err(told)?;
@@ -144,10 +148,13 @@ fn some(target: &str, gpu: &str) -> Result<(), Outcome> {
     }
     let published = published::published(&target, folder.path())?;
     let pinned = published::pinned(&target, folder.path(), published)?;
-    match sample.is_noticed(pinned, (&target, gpu), folder.path())? {
-        true => Ok(()),
-        false => told_all(&sample.score.judge(&sample.asked, &[], false).1),
+    if sample.is_noticed(pinned, (&target, gpu), folder.path())? {
+        return Ok(());
     }
+    recorded::run(&target, gpu, &mut sample.score, &sample.asked)?;
+    let (text, broken) = sample.score.judge(&sample.asked, &[], false);
+    eprintln!("{target}: with recorded launches: {text}");
+    told_all(&broken)
 }
 
 /// Instructions of the first case that a target has.

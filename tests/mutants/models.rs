@@ -11,7 +11,6 @@ use sail_ir::help::report;
 use sail_ir::id::Id;
 use sail_ir::{CacheScheme, Scheme, Target};
 use sail_models::synth::Synth;
-use sail_ptxsim::{alone, mutants};
 use sail_tests::harness::{Outcome, failed, told};
 use sailc::options::Options;
 use serde_json::{Value, json};
@@ -130,10 +129,7 @@ impl Case {
         });
         let entries = kernels.map(|(_, kernel)| {
             let entry = kernel.cuda.as_ref().expect("it is for a CUDA target").entry.clone();
-            let text = alone(&text, &entry).map_err(failed)?;
-            let gone = mutants(&text).map_err(failed)?;
-            let gone = gone.into_iter().map(|it| (it.instruction, it.replacement)).collect();
-            Ok(Entry::new(&kernel.family, &kernel.symbol, entry, gone))
+            Entry::of(&text, (&kernel.family, &kernel.symbol), entry).map_err(failed)
         });
         let entries = entries.collect::<Result<Vec<_>, Outcome>>()?;
         Ok(Some(Built { case: self.clone(), file, entries }))

@@ -108,16 +108,13 @@ pub fn run(
     if open.is_empty() {
         return Ok(());
     }
-    let kept = kept(one, gpu, &open)?;
-    let seen = match fs::read_to_string(&kept) {
-        Ok(seen) => seen,
-        Err(_) => {
-            let seen = answer(one, gpu, open)?;
-            keep(&kept, &seen)?;
-            seen
-        }
-    };
-    score.note(&seen);
+    let sees = one.case.sees();
+    let asks = asks_of(one).iter();
+    let asks = asks.map(|asks| (asks.arguments(sees, Path::new("taps")), asks.lines(sees)));
+    let asks: Vec<_> = asks.collect();
+    let files = [one.file.clone(), simulated_driver()?.join("libcuda.so.1"), binary("sail")?];
+    let known = (gpu, asks, open.clone());
+    score.note(&kept(&files, &known, || answer(one, gpu, open))?);
     Ok(())
 }
 
@@ -125,14 +122,10 @@ fn answer(one: &Built, gpu: &str, mut open: BTreeSet<(String, usize)>) -> Result
     let folder = tempfile::tempdir().map_err(failed)?;
     let seen = folder.path().join("seen");
     for asks in asks_of(one) {
-        let mut wanted = String::new();
-        for (entry, number) in &open {
-            let _ = writeln!(wanted, "{entry} {number}");
-        }
-        if wanted.is_empty() {
+        if open.is_empty() {
             break;
         }
-        fs::write(folder.path().join("wanted"), wanted).map_err(failed)?;
+        want(&open, folder.path())?;
         let lines = folder.path().join("lines");
         fs::write(&lines, asks.lines(one.case.sees())).map_err(failed)?;
         let mut run = Command::new(binary("sail")?);
@@ -156,24 +149,33 @@ fn answer(one: &Built, gpu: &str, mut open: BTreeSet<(String, usize)>) -> Result
     Ok(fs::read_to_string(&seen).unwrap_or_default())
 }
 
-/// Where it is kept what became of mutants of a case.
-fn kept(one: &Built, gpu: &str, open: &BTreeSet<(String, usize)>) -> Result<PathBuf, Outcome> {
-    let driver = simulated_driver()?.join("libcuda.so.1");
-    let files = [&one.file, &driver, &binary("sail")?].map(fs::read);
-    let files = files.into_iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let sees = one.case.sees();
-    let asks = asks_of(one).iter();
-    let asks = asks.map(|asks| (asks.arguments(sees, Path::new("taps")), asks.lines(sees)));
-    let asks: Vec<_> = asks.collect();
-    let folder = workspace().join("target/mutants");
-    fs::create_dir_all(&folder).map_err(failed)?;
-    Ok(folder.join(format!("{:016x}", hash(0, &(files, gpu, asks, open)))))
+/// Ask the driver for mutants, of which it says in `folder` what becomes of them.
+pub fn want(open: &BTreeSet<(String, usize)>, folder: &Path) -> Result<(), Outcome> {
+    let mut wanted = String::new();
+    for (entry, number) in open {
+        let _ = writeln!(wanted, "{entry} {number}");
+    }
+    fs::write(folder.join("wanted"), wanted).map_err(failed)
 }
 
-/// Whole or not at all.
-fn keep(path: &Path, seen: &str) -> Result<(), Outcome> {
+/// What became of mutants: what was kept, or what `find` finds of the same `files` and what else is `known`.
+pub fn kept(
+    files: &[PathBuf],
+    known: &impl Hash,
+    find: impl FnOnce() -> Result<String, Outcome>,
+) -> Result<String, Outcome> {
+    let files = files.iter().map(fs::read).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let folder = workspace().join("target/mutants");
+    fs::create_dir_all(&folder).map_err(failed)?;
+    let path = folder.join(format!("{:016x}", hash(0, &(files, known))));
+    if let Ok(seen) = fs::read_to_string(&path) {
+        return Ok(seen);
+    }
+    let seen = find()?;
+    // Whole or not at all.
     let partial = path.with_extension("partial");
-    fs::write(&partial, seen).and_then(|()| fs::rename(&partial, path)).map_err(failed)
+    fs::write(&partial, &seen).and_then(|()| fs::rename(&partial, &path)).map_err(failed)?;
+    Ok(seen)
 }
 
 pub fn hash(seed: u64, of: &impl Hash) -> u64 {

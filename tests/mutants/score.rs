@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sail_kernels::config;
+use sail_ptxsim::{Fault, alone, mutants};
 
 /// A kernel of an artifact.
 #[derive(Debug, Clone)]
@@ -22,8 +23,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn new(family: &str, symbol: &str, name: String, gone: Vec<(String, String)>) -> Self {
-        Self { name, family: family.to_owned(), kind: kind(family, symbol), gone }
+    /// The kernel `name` of the module `text`.
+    pub fn of(text: &str, (family, symbol): (&str, &str), name: String) -> Result<Self, Fault> {
+        let gone = mutants(&alone(text, &name)?)?;
+        let gone = gone.into_iter().map(|it| (it.instruction, it.replacement)).collect();
+        Ok(Self { name, family: family.to_owned(), kind: kind(family, symbol), gone })
     }
 
     /// The ordering instructions without their operands.
@@ -122,6 +126,21 @@ impl Score {
                 role.places.push(place);
             }
         }
+    }
+
+    /// Which mutants of `entry` those of `keys` are, which may be noticed in it, too, from here on.
+    pub fn join(&mut self, entry: &Entry, keys: &[Key]) -> Vec<usize> {
+        let signature = entry.signature();
+        let same = keys.iter().filter(|(kind, of, _)| *kind == entry.kind && *of == signature);
+        let numbers = same.map(|key| {
+            let role = self.roles.get_mut(key).expect("a key is of a role");
+            let place = (entry.name.clone(), key.2);
+            if !role.places.contains(&place) {
+                role.places.push(place);
+            }
+            key.2
+        });
+        numbers.collect()
     }
 
     /// Note lines of what was seen: entry, number, how.
