@@ -6,9 +6,9 @@
 //! only some are run, and the rest of what they write is what was there: what a model answers here means
 //! nothing, and products need not be right (`Options::stirred`). What nobody misses in some blocks is tried
 //! in one of fewer, if these share out what there is among as many as they are, so that this one has several
-//! turns; and then in all of them once, where that is little work.
+//! turns; and then in all of them, where that is little work.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
@@ -18,7 +18,7 @@ use sail_ptxsim::{Device, Fault, Module, Mutant, Options, alone, mutants};
 use crate::state::Work;
 
 /// Launches of a kernel that its mutants are tried in, if they differ.
-const LAUNCHES: usize = 4;
+const LAUNCHES: usize = 6;
 
 /// Clusters of a launch that are run, where there are more and they multiply.
 const CLUSTERS: u64 = 6;
@@ -35,8 +35,6 @@ pub struct Mutants {
     wanted: HashMap<String, Vec<usize>>,
     /// Grids in which an entry's mutants were tried, and how much was done there.
     tried: HashMap<String, Vec<([u32; 3], u32)>>,
-    /// Entries whose mutants were tried in all blocks of a launch.
-    wholly: HashSet<String>,
     texts: HashMap<String, Vec<Mutant>>,
     seen: File,
 }
@@ -55,7 +53,7 @@ impl Mutants {
         }
         let seen = OpenOptions::new().create(true).append(true).open(folder.join("seen"));
         let seen = seen.expect("the folder can be written to");
-        Self { wanted, tried: HashMap::new(), wholly: HashSet::new(), texts: HashMap::new(), seen }
+        Self { wanted, tried: HashMap::new(), texts: HashMap::new(), seen }
     }
 
     /// Execute some blocks of a kernel, one more than was asked for, and its mutants.
@@ -68,8 +66,8 @@ impl Mutants {
         let launch = work.launch(options(only.clone()));
         let after = gpu.fork();
         let statistics = work.module.launch(&after, &work.name, &launch)?;
-        // A launch that has nothing to do is not like one that has.
-        let key = (work.grid, (statistics.instructions / 2).max(1).ilog2());
+        // A launch that has nothing to do is not like one that has, nor one row like three.
+        let key = (work.grid, (16.0 * (statistics.instructions as f64).log2()) as u32);
         let tried = self.tried.entry(work.name.clone()).or_default();
         if tried.len() < LAUNCHES && !tried.contains(&key) {
             tried.push(key);
@@ -80,7 +78,7 @@ impl Mutants {
             }
             let left = self.wanted.get(&work.name).map_or(0, |left| left.len() as u64);
             let fits = left > 0 && left * of_all <= WHOLE;
-            if !whole && fits && self.wholly.insert(work.name.clone()) {
+            if !whole && fits {
                 self.try_all(work, Vec::new(), gpu)?;
             }
         }
