@@ -15,7 +15,7 @@ use sail_tests::harness::{Outcome, failed, told};
 use sailc::options::Options;
 use serde_json::{Value, json};
 
-use super::score::Entry;
+use super::score::{Entry, kind};
 
 const MODELS: [&str; 5] = ["dense", "experts", "many", "spread", "picture"];
 
@@ -96,6 +96,18 @@ impl Case {
     pub fn options(&self, target: &Target) -> Options {
         let Self { scheme, cache, lock, .. } = self.clone();
         Options { scheme, cache, lock, threads: 2, assemble: false, ..Options::new(target.clone()) }
+    }
+
+    /// The kinds of kernels that it has on `target`, without compiling any; none where the target lacks one.
+    pub fn kinds(&self, target: &Target, folder: &Path) -> Result<BTreeSet<String>, Outcome> {
+        let checkpoint = self.checkpoint(folder)?;
+        let found = sailc::pipeline::kernels(&checkpoint, &self.options(target), |kernels| {
+            Ok(kernels.iter().map(|one| kind(one.family(), &one.symbol())).collect())
+        });
+        match found {
+            Err(error) if matches!(error.code(), "SC0307" | "SC0310") => Ok(BTreeSet::new()),
+            found => found.map_err(|error| failed(report(error.as_ref()))),
+        }
     }
 
     /// Compile it for `target` into `folder`, and take its kernels apart; nothing where the target lacks
