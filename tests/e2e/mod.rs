@@ -13,6 +13,7 @@ mod promises;
 mod prompts;
 mod quality;
 mod recorded;
+mod scripts;
 mod sizes;
 mod tuned;
 mod verified;
@@ -32,6 +33,7 @@ pub fn tests() -> Vec<Test> {
         tuned::tests(),
         gpu::tests(),
         recorded::tests(),
+        scripts::tests(),
         decoded::tests(),
         made::tests(),
         quality::tests(),

@@ -12,7 +12,7 @@ use sail_tests::harness::Test;
 use super::check::{Buffers, close, drawn};
 use super::pages::{Filled, run_of};
 use super::recorder;
-use super::simulated::run_simulated;
+use super::simulated::{gpu_targets, run_simulated};
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -33,10 +33,6 @@ const PUBLISHED: [([usize; 2], [&str; 5]); 3] = [
 
 /// Most rows of a call that decodes, of one for the end of a prompt, of one for a prompt.
 const CLASSES: [u32; 3] = [8, 128, 4096];
-
-fn targets() -> [Target; 2] {
-    ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("a target of ours"))
-}
 
 /// Rows over a cache, and what their twin gives.
 struct Call<'f> {
@@ -95,7 +91,7 @@ fn published() {
             let filled = Filled::plainly(scheme, heads, &[1, 141]);
             let few = Call::new(&filled, vec![[1, 140], [0, 0]]);
             let run = Call::new(&filled, [run_of(0, 0, 1), run_of(1, 127, 130)].concat());
-            for target in targets() {
+            for target in gpu_targets() {
                 for kernel in ways(&filled, &target, &CLASSES) {
                     let call = if kernel.scratch().is_some() { &few } else { &run };
                     call.check(&target, kernel.as_ref());
@@ -123,7 +119,7 @@ fn check_shared(group: usize, scheme: CacheScheme) {
     // As many query vectors as a block has.
     let rows = 128 / group as i32 - 2;
     let run = Call::new(&filled, [run_of(0, 1_030, 1_030 + rows), run_of(1, 39, 41)].concat());
-    for target in targets() {
+    for target in gpu_targets() {
         for kernel in ways(&filled, &target, &[CLASSES[0], CLASSES[2]]) {
             let kernel = kernel.as_ref();
             if kernel.scratch().is_some() {
@@ -157,7 +153,7 @@ fn several() {
         let rows: Vec<Row> =
             slots.flat_map(|((to, count), slot)| run_of(slot, to - count, *to)).collect();
         let call = Call::new(&filled, rows);
-        for target in targets() {
+        for target in gpu_targets() {
             for kernel in ways(&filled, &target, &[CLASSES[2]]) {
                 if kernel.shaped().is_none() {
                     call.check(&target, kernel.as_ref());
@@ -177,7 +173,7 @@ fn other_sizes() {
             let filled = Filled::plainly(scheme, Heads { query, kv: 1, dim }, &[1, 200, 67]);
             let rows = [run_of(1, 190, 200), run_of(0, 0, 1), run_of(2, 61, 67)].concat();
             let call = Call::new(&filled, rows);
-            for target in targets() {
+            for target in gpu_targets() {
                 for kernel in ways(&filled, &target, &[CLASSES[0], CLASSES[2]]) {
                     call.check(&target, kernel.as_ref());
                 }

@@ -21,7 +21,7 @@ mod tile_attention;
 mod vision;
 
 pub use recorder::{record, record_into};
-use sail_ir::{Scheme, Target};
+use sail_ir::Scheme;
 use sail_kernels::KERNELS;
 use sail_kernels::packing::fill::FillWeights;
 use sail_kernels::{Kernel as _, Template};
@@ -61,7 +61,7 @@ fn of_kernels() -> Vec<Test> {
 fn covered() -> Result<(), Outcome> {
     let kept = recorder::kept();
     let mut missing = Vec::new();
-    for target in ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("a target of ours")) {
+    for target in simulated::gpu_targets() {
         let lacks = |row: &Template| {
             let by_scheme = |scheme: &&Scheme| row.name.ends_with(&format!("_{scheme}"));
             let scheme = Scheme::ALL.iter().find(by_scheme);

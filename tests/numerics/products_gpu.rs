@@ -15,7 +15,7 @@ use sail_tests::harness::Test;
 
 use super::check::{Buffers, close, drawn, scaled, tokens};
 use super::products::{choices, taken};
-use super::simulated::run_after_before;
+use super::simulated::{gpu_targets, run_after_before};
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -64,7 +64,7 @@ fn check(
     (rows, most): (usize, u32),
 ) {
     buffers.push(poisoned(2 * want.len()));
-    let targets = ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("a target of ours"));
+    let targets = gpu_targets();
     for target in targets.into_iter().filter(|target| scheme.missing_on(target).is_none()) {
         let kernel = problem.on_gpu_for(&target, most).expect("products are for GPUs, too");
         let after = run_after_before(kernel.as_ref(), &target, tokens(rows), &buffers);

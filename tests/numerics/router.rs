@@ -1,7 +1,6 @@
 //! The router of CUDA targets in one kernel, against its twin, for one row, for few and for many.
 
 use sail_ir::scheme::Scheme;
-use sail_ir::target::Target;
 use sail_kernels::Kernel;
 use sail_kernels::emit::run::{bf16_values, i32_values, poisoned};
 use sail_kernels::experts::{Route, Router, RouterProblem};
@@ -11,7 +10,7 @@ use sail_kernels::table::template;
 use sail_tests::harness::Test;
 
 use super::check::{close, drawn, scaled, tokens};
-use super::simulated::run_simulated;
+use super::simulated::{gpu_targets, run_simulated};
 
 pub fn tests() -> Vec<Test> {
     vec![Test::new("the router of GPUs norms, chooses and sorts as its twin does", router)]
@@ -50,7 +49,7 @@ fn router() {
             let written = [4 * pairs, 2 * pairs, 4 * pairs, 4 * pairs, 4 * experts + 4];
             buffers.extend(written.map(poisoned));
             buffers.push(poisoned(2 * count * width));
-            for target in ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("one of ours")) {
+            for target in gpu_targets() {
                 let kernel = Router::new(problem.clone(), &target, most).expect("a CUDA target");
                 let after = run_simulated(&kernel, &target, tokens(count), &buffers);
                 let ids = i32_values(&after[3]);

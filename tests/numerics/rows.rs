@@ -1,6 +1,6 @@
 //! Kernels that pick, place or copy rows, against their twins.
 
-use sail_ir::{Scheme, Target};
+use sail_ir::Scheme;
 use sail_kernels::emit::run::{Counts, Loaded, f32_values, i32_bytes, poisoned, targets_here};
 use sail_kernels::packing::{self, Join, pack_whole};
 use sail_kernels::reference;
@@ -9,7 +9,7 @@ use sail_kernels::{Kernel, Rows};
 use sail_tests::harness::Test;
 
 use super::check::{close, drawn, run, run_loaded, tokens};
-use super::simulated::run_simulated;
+use super::simulated::{gpu_targets, run_simulated};
 
 /// Rows and widths: one, primes, whole vectors, a model's.
 const SIZES: [(usize, usize); 5] = [(1, 1), (3, 7), (17, 64), (37, 67), (19, 2048)];
@@ -73,7 +73,7 @@ fn embed_pitched() {
         let paths = [(table.as_slice(), vocabulary as u64)];
         let packed = packing::rows::pack_whole(Scheme::Bf16, Join::One, &paths, width);
         let buffers = vec![i32_bytes(&ids), packed, poisoned(2 * want.len())];
-        for target in ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("of ours")) {
+        for target in gpu_targets() {
             let after = run_simulated(&kernel, &target, tokens(rows), &buffers);
             close(&kernel, &target, &after[2], &want);
         }

@@ -9,9 +9,7 @@ use sail_kernels::{Kernel, reference};
 use sail_runtime::sample::{SampleError, Sampler, Sampling};
 use sail_tests::harness::Test;
 
-use super::simulated::run_simulated;
-
-const TARGETS: [&str; 2] = ["sm_80", "sm_90"];
+use super::simulated::{gpu_targets, run_simulated};
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -87,7 +85,7 @@ impl Rows {
     }
 
     /// What a device makes of it: ids, and the other word of each row; what is seen; rows.
-    fn on_device(&self, target: &str, position: u32) -> (Vec<[i32; 2]>, Vec<i32>, Vec<i32>) {
+    fn on_device(&self, target: &Target, position: u32) -> (Vec<[i32; 2]>, Vec<i32>, Vec<i32>) {
         let outputs = self.ways.len();
         let kernel = ChooseToken { vocabulary: self.width as u32, goes_on: true };
         let draw = |way: &Sampling| Sampler::new(*way, 0).expect("parameters in range").draw();
@@ -112,8 +110,7 @@ impl Rows {
         ];
         let counts =
             Counts { tokens: outputs as u32, outputs: outputs as u32, ..Counts::default() };
-        let target = Target::parse(target).expect("a target of ours");
-        let after = run_simulated(&kernel, &target, counts, &buffers);
+        let after = run_simulated(&kernel, target, counts, &buffers);
         assert_eq!(kernel.arguments()[5], "chosen");
         let chosen = i32_values(&after[5]);
         let chosen = chosen.chunks_exact(2).map(|words| [words[0], words[1]]).collect();
@@ -135,7 +132,7 @@ fn chooses() {
         let kernel = ChooseToken { vocabulary: width as u32, goes_on: false };
         let buffers = vec![bf16_bytes(&rows.logits), poisoned(4 * want.len())];
         let counts = Counts { outputs: rows.ways.len() as u32, ..Counts::default() };
-        for target in TARGETS.map(|name| Target::parse(name).expect("a target of ours")) {
+        for target in gpu_targets() {
             let after = run_simulated(&kernel, &target, counts, &buffers);
             assert_eq!(i32_values(&after[1]), want, "{target}, {width} wide");
         }
@@ -154,8 +151,8 @@ fn draws() {
 }
 
 fn check(rows: &Rows, position: u32) {
-    for target in TARGETS {
-        let (chosen, ..) = rows.on_device(target, position);
+    for target in gpu_targets() {
+        let (chosen, ..) = rows.on_device(&target, position);
         for (row, words) in chosen.into_iter().enumerate() {
             let want = rows.drawn(row, position).expect("all are logits");
             let way = rows.ways[row];
@@ -169,8 +166,8 @@ fn check(rows: &Rows, position: u32) {
 fn goes_on() {
     let width = 64;
     let rows = Rows::new(width, ways());
-    for target in TARGETS {
-        let (chosen, seen, after) = rows.on_device(target, 41);
+    for target in gpu_targets() {
+        let (chosen, seen, after) = rows.on_device(&target, 41);
         let words = width / 32;
         for (row, way) in rows.ways.iter().enumerate() {
             let id = chosen[row][0].cast_unsigned();
@@ -200,8 +197,8 @@ fn refuses() {
     rows.ways[5].repetition_penalty = 1e-30;
     rows.logits[500 + 33] = 1e20;
     rows.histories[5] = vec![33];
-    for target in TARGETS {
-        let (chosen, ..) = rows.on_device(target, 3);
+    for target in gpu_targets() {
+        let (chosen, ..) = rows.on_device(&target, 3);
         for (row, words) in chosen.into_iter().enumerate() {
             let want = match rows.drawn(row, 3) {
                 Ok(id) => [id.cast_signed(), NONE],

@@ -17,6 +17,11 @@ const BEYOND: u32 = 5;
 /// Blocks of a launch in which blocks take several items.
 const FEW_BLOCKS: u32 = 3;
 
+/// The CUDA targets.
+pub fn gpu_targets() -> [Target; 2] {
+    ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("a target of ours"))
+}
+
 /// What the kernel for the problem of `kernel` makes of `buffers` on every CUDA target; nothing where
 /// there is none.
 ///
@@ -30,8 +35,7 @@ pub fn run_on_gpus(
     counts: Counts,
     buffers: &Buffers,
 ) -> Vec<(Target, Buffers)> {
-    let targets = ["sm_80", "sm_90"].map(|name| Target::parse(name).expect("a target of ours"));
-    let runs = targets.into_iter().filter_map(|target| {
+    let runs = gpu_targets().into_iter().filter_map(|target| {
         let most = counted(kernel, counts) + BEYOND;
         let kernel = kernel.on_gpu_for(&target, most)?;
         let after = run_simulated(kernel.as_ref(), &target, counts, buffers);

@@ -160,7 +160,7 @@ impl<'a> Machine<'a> {
                     "the block ended while {} bytes were outstanding at the barrier at {at:#x}",
                     barrier.bytes
                 );
-                return Err(self.left_open(block, text));
+                return Err(self.of_block(block.index, Kind::Barrier, text));
             }
             let open = block.barriers.iter().position(|barrier| barrier.arrived != 0);
             if let Some(id) = open {
@@ -169,16 +169,17 @@ impl<'a> Machine<'a> {
                     "the block ended while {} of {} threads had arrived at barrier {id}",
                     barrier.arrived, barrier.expected
                 );
-                return Err(self.left_open(block, text));
+                return Err(self.of_block(block.index, Kind::Barrier, text));
             }
         }
         Ok(())
     }
 
-    fn left_open(&self, block: &Block, text: String) -> Fault {
-        let mut fault = Fault::new(Kind::Barrier, text);
+    /// What is wrong with the block of that index as a whole.
+    fn of_block(&self, index: [u32; 3], kind: Kind, text: String) -> Fault {
+        let mut fault = Fault::new(kind, text);
         fault.kernel.clone_from(&self.shape.kernel.name);
-        fault.place = Some((block.index, [0; 3]));
+        fault.place = Some((index, [0; 3]));
         fault
     }
 
@@ -227,12 +228,7 @@ impl<'a> Machine<'a> {
             return Ok(());
         }
         let (index, verdict) = (block.index, block.shared.known(is_other, &block.left));
-        verdict.map_err(|(kind, text)| {
-            let mut fault = Fault::new(kind, text);
-            fault.kernel.clone_from(&self.shape.kernel.name);
-            fault.place = Some((index, [0; 3]));
-            fault
-        })
+        verdict.map_err(|(kind, text)| self.of_block(index, kind, text))
     }
 
     fn warp_turn(&mut self, rank: usize, warp: &mut Warp) -> Result<Turn, (Stop, u32)> {

@@ -7,7 +7,7 @@ use crate::code::{Kernel, NONE, Pred};
 use crate::fault::{Kind, Stop, stop};
 use crate::order::Clock;
 
-/// Fences of a warp before its first one.
+/// What a warp counts before its first `wgmma.fence`; registers that were never written have less.
 const FIRST_FENCE: u32 = 1;
 
 pub(crate) type Lanes = [u64; 32];
