@@ -48,7 +48,6 @@ def locks(lines):
 
 def main(sailc, sail, checkpoint, record, *schemes):
     about = ["--target", "sm_90", "--weights", "random:7"]
-    gpu = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
     folder = Path(tempfile.mkdtemp())
 
     def make(number, scheme, lines):
@@ -60,7 +59,7 @@ def main(sailc, sail, checkpoint, record, *schemes):
     def bench(file, decode, repeat):
         command = [sail, "bench", file, "--json", *BENCH, "--decode", decode, "--repeat", repeat]
         document = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-        return next(run["rate"] for run in document["runs"] if "decode" in run["name"])
+        return document["device"], next(run["rate"] for run in document["runs"] if "decode" in run["name"])
 
     for scheme in schemes:
         own = folder / scheme
@@ -74,10 +73,10 @@ def main(sailc, sail, checkpoint, record, *schemes):
             list(pool.map(lambda one: bench(one[2], "2", "1"), fits))
         rates = []
         for kernel, config, file in fits:
-            rate = bench(file, "64", "3")
+            device, rate = bench(file, "64", "3")
             rates.append((rate["median"], kernel, config))
             line = {
-                "date": datetime.date.today().isoformat(), "gpu": gpu.stdout.strip(), "model": f"{Path(checkpoint).name} {scheme}",
+                "date": datetime.date.today().isoformat(), "gpu": device, "model": f"{Path(checkpoint).name} {scheme}",
                 "command": " ".join(["sail bench", *BENCH, "--decode 64 --repeat 3"]),
                 "kernel": kernel, "config": config, "tokens_per_second": rate,
             }
