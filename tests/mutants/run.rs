@@ -41,7 +41,7 @@ impl Asks {
                 "run --system x --max-tokens 2 --temperature 0 --max-tiles 1 --tap * --prompt"
             }
             Self::Long => "run --system x --max-tokens 3 --temperature 0",
-            Self::Several => "bench --turns --prefill 2 --decode 2 --batch 3",
+            Self::Several => "bench --turns --prefill 2 --decode 5 --batch 3",
         };
         let mut words: Vec<String> = how.split_whitespace().map(str::to_owned).collect();
         if matches!(self, Self::Drawn | Self::Looked) {

@@ -20,6 +20,10 @@ use crate::state::Work;
 /// Launches of a kernel that its mutants are tried in, if they differ.
 const LAUNCHES: usize = 6;
 
+/// Of those that are alike: the experts that rows choose are as many in one and more in another, and where
+/// their number divides that of blocks, none comes from one expert to the next.
+const ALIKE: usize = 4;
+
 /// Clusters of a launch that are run, where there are more and they multiply.
 const CLUSTERS: u64 = 6;
 
@@ -69,7 +73,8 @@ impl Mutants {
         // A launch that has nothing to do is not like one that has, nor one row like three.
         let key = (work.grid, (16.0 * (statistics.instructions as f64).log2()) as u32);
         let tried = self.tried.entry(work.name.clone()).or_default();
-        if tried.len() < LAUNCHES && !tried.contains(&key) {
+        let alike = tried.iter().filter(|other| **other == key).count();
+        if tried.len() < LAUNCHES && alike < ALIKE {
             tried.push(key);
             let of_all = statistics.instructions * clusters(work) / only.len().max(1) as u64;
             self.try_all(work, only, gpu)?;
