@@ -266,13 +266,16 @@ const UNTIL_ARTIFACT: &[Code] = &[
         "SC0315",
         "a weight that is not finite",
         3,
-        "A value is infinite or not a number, which no scheme but `bf16` can hold.",
+        "A value of the checkpoint is infinite or not a number. Whatever is computed with it would be, too, so that \
+         no answer would mean anything, in `bf16` as in any scheme: every tensor is looked through while it is \
+         packed, and the message names the element. The file was damaged on its way, or training diverged.",
     ),
     row(
         "SC0316",
         "not a calibration",
         3,
-        "`--calibration` takes the file that `sailc calibrate` wrote.",
+        "`--calibration` takes the file that `sailc calibrate` wrote: with tensors of the widths of this model, and \
+         with values as sums of squares have them.",
     ),
     row(
         "SC0317",
@@ -284,7 +287,7 @@ const UNTIL_ARTIFACT: &[Code] = &[
         "SC0318",
         "calibration that is not finite",
         3,
-        "A value that was summed, or stands in the file, is infinite or not a number.",
+        "A value that was summed, the sum of its squares, or what stands in the file is infinite or not a number.",
     ),
     row(
         "SC0320",
@@ -309,15 +312,17 @@ const UNTIL_ARTIFACT: &[Code] = &[
         "SC0331",
         "a rule without a layer",
         2,
-        "A rule of the recipe matches no weight of a product, or only such that earlier rules have taken: \
-         a typing error, most often. `--explain quantize` lists the weights.",
+        "A rule of the recipe matches no weight of a product, or only such that earlier rules have taken or that \
+         stay `bf16` whatever a pattern asks (routers; pixels, unless they are named): a typing error, most often. \
+         `--explain quantize` lists the weights.",
     ),
     row(
         "SC0332",
         "two schemes for one weight",
         2,
         "Weights that one kernel reads as one (queries, keys and values; gate and up; all experts of a \
-         layer) need one scheme. `--disable-rule joint_qkv` keeps them apart where that is possible.",
+         layer) need one scheme. `--disable-rule joint_qkv` or `gate_up_silu` keeps them apart where that is possible; \
+         experts cannot be kept apart.",
     ),
     row(
         "SC0333",

@@ -53,8 +53,8 @@ pub enum CompileError {
     Ptxas { error: PtxasError },
     /// A plan of ours breaks its own rules.
     Plan { because: String },
-    /// A weight holds a value that its scheme cannot.
-    NotFinite { path: String, row: u64, column: u64, scheme: Scheme },
+    /// A tensor holds a value that is infinite or no number; `moved`: it was one before `--smooth`.
+    NotFinite { path: String, place: Vec<u64>, value: f32, moved: bool },
     /// A config of the lock does not fit.
     Lock(LockError),
     /// A file the artifact carries cannot be read.
@@ -112,10 +112,17 @@ impl fmt::Display for CompileError {
             Self::Plan { because } => {
                 write!(f, "the plan is not sound\n  because {because}")
             }
-            Self::NotFinite { path, row, column, scheme } => write!(
-                f,
-                "weight `{path}` cannot be stored as `{scheme}`\n  because the value in row {row}, column {column} is infinite or not a number"
-            ),
+            Self::NotFinite { path, place, value, moved } => {
+                let value = if value.is_nan() { "not a number (NaN)" } else { "infinite" };
+                let because = match moved {
+                    false => format!("that is {value}, and so would be what is computed with it"),
+                    true => format!("that is {value} once outliers are moved into it"),
+                };
+                write!(
+                    f,
+                    "tensor `{path}` cannot be used\n  in its element {place:?}\n  because {because}"
+                )
+            }
             Self::Lock(error) => error.fmt(f),
             Self::Read { path, because } => {
                 write!(f, "cannot read `{path}`\n  because {because}")
@@ -158,10 +165,13 @@ impl Help for CompileError {
                 "`int8` is as small and goes everywhere; `fp8` goes from `sm_90` on".to_owned(),
             ),
             Self::NoExplanation { .. } => {
-                Some("`--explain fuse` says which rules fired, `--explain quantize` what each weight is stored as, `--explain kernels` how each kernel is shaped".to_owned())
+                Some("`--explain fuse` says which rules fired, `--explain quantize` what each weight is stored as, `--explain smooth` which outliers are moved where, `--explain kernels` how each kernel is shaped".to_owned())
             }
-            Self::NotFinite { .. } => {
-                Some("the checkpoint is damaged; `--quant bf16` stores it as it is".to_owned())
+            Self::NotFinite { moved: false, .. } => Some(
+                "the checkpoint is damaged, and no scheme mends it: fetch it again, or save it again where it was trained".to_owned(),
+            ),
+            Self::NotFinite { moved: true, .. } => {
+                Some("ask for a smaller share with `--smooth`, or leave it out".to_owned())
             }
             Self::Ptxas { .. } => Some(ptxas::HINT.to_owned()),
             Self::Plan { .. } => {

@@ -3,6 +3,7 @@
 //! Weights are packed a piece at a time by worker threads and written in order, so memory stays at
 //! a few pieces whatever the size of the model, and the bytes do not depend on the threads.
 
+mod finite;
 pub mod made;
 mod ordered;
 mod pieces;

@@ -1,21 +1,32 @@
 //! Folders and files that transcripts begin with, most of them broken in one way.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use sail_ir::Target;
-use sail_ir::artifact::{Artifact, ArtifactWriter, SectionKind};
 use sail_ir::expert_profile::{ExpertProfile, TokenKind};
 use sail_models::WeightSource;
 use sail_tests::compiled;
 use sail_tests::harness::{Outcome, failed, told};
-use sail_tests::places::workspace;
+use sail_tests::places::{copy_folder, workspace};
 use sail_tests::recorded::RECORDED;
+
+use super::tensors;
 
 /// A checkpoint small enough to be committed.
 const CHECKPOINT: &str = "tests/goldens/odd-dense";
+
+/// Its table of tokens, and a product of `[88, 99]`.
+const TABLE: &str = "language_model.model.embed_tokens.weight";
+const DOWN: &str = "language_model.model.layers.2.mlp.down_proj.weight";
+
+/// A router of the checkpoint with experts.
+const ROUTER: &str = "language_model.model.layers.0.mlp.gate";
+
+/// The checkpoint that was trained, and a product of it.
+const TINY: &str = "models/sail-vl2-tiny";
+const UP_OF_EXPERT: &str = "language_model.model.layers.0.mlp.experts.3.up_proj.weight";
 
 /// One of its kernels, and a config that fits it.
 const LINEAR: &str = "linear.bf16.tokens.n88.k100.residual rows=4 block=128 run=64 foresee=1";
@@ -67,6 +78,74 @@ const INPUTS: &[Input] = &[
         },
     },
     Input {
+        name: "nan-router",
+        make: |to| {
+            experts(to)?;
+            let router = "language_model.model.layers.1.mlp.gate.weight";
+            tensors::set(to, router, 2 * 76 + 3..2 * 76 + 4, tensors::NAN)
+        },
+    },
+    Input { name: "infinite-norm", make: |to| one(to, "mlp1.0.weight", 7, tensors::INFINITE) },
+    Input { name: "nan-product", make: |to| one(to, DOWN, 5 * 99, tensors::NAN) },
+    Input {
+        name: "infinite-pixels",
+        make: |to| {
+            let pixels = "vision_model.preprocessor.patchifier.proj.weight";
+            one(to, pixels, 71 * 588 + 587, tensors::INFINITE)
+        },
+    },
+    Input {
+        name: "nan-positions",
+        make: |to| one(to, "vision_model.preprocessor.pos_embed", 72, tensors::NAN),
+    },
+    // In its second row: a calibration of the checkpoint is one of it, too.
+    Input {
+        name: "huge-product",
+        make: |to| one(to, "vision_model.trunk.blocks.1.mlp.fc2.weight", 100, tensors::HUGE),
+    },
+    Input { name: "infinite-token", make: |to| one(to, TABLE, 895 * 88 + 1, tensors::INFINITE) },
+    Input { name: "tiny", make: tiny },
+    Input {
+        name: "shapes-1.png",
+        make: |to| {
+            let from = workspace().join(TINY).join("samples/shapes-1.png");
+            fs::copy(from, to).map(drop).map_err(failed)
+        },
+    },
+    Input {
+        name: "zero-row",
+        make: |to| {
+            tiny(to)?;
+            tensors::set(to, UP_OF_EXPERT, 192..2 * 192, tensors::ZERO)
+        },
+    },
+    Input {
+        name: "zero-tensor",
+        make: |to| {
+            tiny(to)?;
+            tensors::set(to, UP_OF_EXPERT, tensors::ALL, tensors::ZERO)
+        },
+    },
+    // What its first norm makes is finite, its square is not.
+    Input {
+        name: "large-norm",
+        make: |to| {
+            checkpoint(to)?;
+            let norm = "language_model.model.layers.0.input_layernorm.weight";
+            tensors::set(to, norm, tensors::ALL, tensors::LARGE)
+        },
+    },
+    // Its logits are finite but where it reads a question mark.
+    Input {
+        name: "large-logits",
+        make: |to| {
+            const MARK: usize = 30;
+            checkpoint(to)?;
+            tensors::set(to, TABLE, MARK * 88..(MARK + 1) * 88, tensors::FAR)?;
+            tensors::set(to, "language_model.model.norm.weight", tensors::ALL, tensors::LARGER)
+        },
+    },
+    Input {
         name: "bad-json",
         make: |to| edited(to, "config.json", |bytes| bytes.truncate(bytes.len() / 2)),
     },
@@ -86,6 +165,18 @@ const INPUTS: &[Input] = &[
     Input { name: "wide-first.toml", make: |to| rules(to, &[("*", "int8"), ("*.fc2", "int4")]) },
     Input { name: "mixed.toml", make: |to| rules(to, &[("*.k_proj", "bf16")]) },
     Input { name: "unknown.toml", make: |to| rules(to, &[("*", "int3")]) },
+    Input { name: "head.toml", make: |to| rules(to, &[("*.lm_head", "int8")]) },
+    Input { name: "pixels.toml", make: |to| rules(to, &[("*patchifier*", "int8")]) },
+    Input {
+        name: "pixels-too.toml",
+        make: |to| rules(to, &[("*.trunk.*", "int8"), ("vision_model.*", "int8")]),
+    },
+    Input { name: "wide.toml", make: |to| rules(to, &[("vision_model.*", "int8")]) },
+    Input { name: "routers.toml", make: |to| rules(to, &[("*.mlp.gate", "int4")]) },
+    Input { name: "router.toml", make: |to| rules(to, &[(ROUTER, "int8")]) },
+    Input { name: "expert.toml", make: |to| rules(to, &[("*.experts.0.*", "int8")]) },
+    Input { name: "gates.toml", make: |to| rules(to, &[("*.gate_proj", "int8")]) },
+    Input { name: "downs.toml", make: |to| rules(to, &[("*.experts.*.down_proj", "int8")]) },
     Input { name: "no-rules.toml", make: |to| rules(to, &[]) },
     Input { name: "model.sail", make: artifact },
     Input { name: "weights.sail", make: artifact },
@@ -132,6 +223,20 @@ const INPUTS: &[Input] = &[
         make: |to| fs::write(to, "sailc.lock 1 space 0123456789abcdef\n").map_err(failed),
     },
     Input { name: "prompts.json", make: prompts },
+    Input {
+        name: "why.json",
+        make: |to| {
+            let set = "{\"name\": \"why\", \"prompts\": [{\"prompt\": \"Why?\"}]}";
+            fs::write(to, set).map_err(failed)
+        },
+    },
+    Input { name: "wide.stats", make: |to| tensors::wide(to, &committed()) },
+    Input { name: "narrow.stats", make: |to| tensors::narrow(to, &committed()) },
+    Input { name: "oblong.stats", make: |to| tensors::oblong(to, &committed()) },
+    Input { name: "negative.stats", make: |to| tensors::moments(to, &committed(), -1.0) },
+    Input { name: "large.stats", make: |to| tensors::moments(to, &committed(), 3e38) },
+    Input { name: "nan.stats", make: |to| tensors::moments(to, &committed(), f32::NAN) },
+    Input { name: "overflowing.stats", make: |to| tensors::overflowing(to, &committed()) },
     Input { name: "experts", make: experts },
     Input { name: "profile.json", make: |to| profile(to, |_, expert| 3 * expert % 7) },
     Input { name: "zeros.json", make: |to| profile(to, |_, _| 0) },
@@ -170,8 +275,22 @@ pub fn prepare(transcript: &str, folder: &Path) -> Result<(), Outcome> {
     Ok(())
 }
 
+fn committed() -> PathBuf {
+    workspace().join(CHECKPOINT)
+}
+
 fn checkpoint(to: &Path) -> Result<(), Outcome> {
-    copied(&workspace().join(CHECKPOINT), to)
+    copied(&committed(), to)
+}
+
+fn tiny(to: &Path) -> Result<(), Outcome> {
+    copy_folder(&workspace().join(TINY), to).map(drop)
+}
+
+/// The checkpoint with one element of a tensor changed.
+fn one(to: &Path, tensor: &str, element: usize, value: u16) -> Result<(), Outcome> {
+    checkpoint(to)?;
+    tensors::set(to, tensor, element..element + 1, value)
 }
 
 /// The same with experts.
@@ -302,17 +421,8 @@ fn newer_format(to: &Path) -> Result<(), Outcome> {
 /// The artifact of the checkpoint, for a CPU that has more than any known one.
 fn other_cpu(to: &Path) -> Result<(), Outcome> {
     let target = Target::parse("x86-64-v3").map_err(told)?;
-    let artifact = Artifact::open(&compiled::artifact(&RECORDED[0], &target)?).map_err(told)?;
-    let mut manifest = artifact.manifest().clone();
-    manifest.target.name = "x86-64-v9".to_owned();
-    manifest.target.features.push("avx2048".to_owned());
-    let weights = artifact.weights();
-    let mut bytes = vec![0; weights.bytes as usize];
-    artifact.file().read_exact_at(&mut bytes, weights.offset).map_err(failed)?;
-    let mut writer = ArtifactWriter::create(to).map_err(told)?;
-    writer.whole_section(SectionKind::Code, artifact.code()).map_err(told)?;
-    writer.whole_section(SectionKind::Tokenizer, artifact.tokenizer()).map_err(told)?;
-    writer.whole_section(SectionKind::Weights, &bytes).map_err(told)?;
-    manifest.sections.clear();
-    writer.finish(manifest).map(drop).map_err(told)
+    compiled::rewrite(&compiled::artifact(&RECORDED[0], &target)?, to, |manifest, _| {
+        manifest.target.name = "x86-64-v9".to_owned();
+        manifest.target.features.push("avx2048".to_owned());
+    })
 }

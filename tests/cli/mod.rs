@@ -11,6 +11,7 @@ mod inputs;
 mod shell;
 mod spoiled;
 mod streams;
+mod tensors;
 
 use std::fs;
 use std::path::Path;

@@ -1,15 +1,13 @@
 //! Decoding on a simulated GPU as servers and long answers do it: many conversations in one call, held to
 //! the golden row by row; and a token that the device cannot choose.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use safetensors::SafeTensors;
 use sail_ir::{Scheme, Target};
-use sail_tests::compiled::{artifact, compile};
+use sail_tests::compiled::{artifact, compile, rewrite};
 use sail_tests::harness::{Outcome, Test, failed, told};
-use sail_tests::places::{binary, copy_folder};
+use sail_tests::places::binary;
 use sail_tests::recorded::{RECORDED, Recorded};
 use sailc::options::Options;
 use serde_json::Value;
@@ -88,8 +86,7 @@ fn more_than_there_is_room_for() -> Result<(), Outcome> {
 /// first by the device and then by the caller, who has the logits computed again and says why.
 fn says_the_same(target: &str, gpu: &str) -> Result<(), Outcome> {
     let folder = tempfile::tempdir().map_err(failed)?;
-    let checkpoint = folder.path().join("checkpoint");
-    copy_folder(&SMALL[1].paths()?.0, &checkpoint)?;
+    let checkpoint = SMALL[1].paths()?.0;
     let compiled = |name: &str, target: &str| {
         let file = folder.path().join(name);
         let options = Options { threads: 2, ..Options::new(Target::parse(target).map_err(told)?) };
@@ -107,9 +104,7 @@ fn says_the_same(target: &str, gpu: &str) -> Result<(), Outcome> {
     // The device chooses every token but the first. One that comes late, and for the first time.
     let late = (2..equal).rev().find(|at| !ours[..*at].contains(&ours[*at]));
     let late = late.ok_or_else(|| failed(format!("{ours:?} and {theirs:?} have none")))?;
-    spoil(&checkpoint, ours[late])?;
-
-    let [sound, host] = [compiled("sound.sail", target)?, compiled("host.sail", "x86-64-v3")?];
+    let [sound, host] = [spoiled(&sound, ours[late])?, spoiled(&host, ours[late])?];
     let [ours, theirs] =
         [ask(on_gpu("sail", gpu)?, &sound)?, ask(Command::new(binary("sail")?), &host)?];
     let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
@@ -127,24 +122,20 @@ fn ids(output: &Output) -> Result<Vec<u32>, Outcome> {
     serde_json::from_value(document["ids"].clone()).map_err(failed)
 }
 
-/// Make a token's row of the table no numbers. The table must not be the head as well, which would then
-/// give no logits from the start.
-fn spoil(checkpoint: &Path, token: u32) -> Result<(), Outcome> {
+/// The artifact with a token's row of the table no numbers, which no checkpoint may have. The table must
+/// not be the head as well, which would then give no logits from the start.
+fn spoiled(artifact: &Path, token: u32) -> Result<PathBuf, Outcome> {
     const TABLE: &str = "language_model.model.embed_tokens.weight";
-    for entry in fs::read_dir(checkpoint).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_none_or(|extension| extension != "safetensors") {
-            continue;
-        }
-        let mut bytes = fs::read(&path).map_err(failed)?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(failed)?;
-        let Some(table) = metadata.info(TABLE) else { continue };
-        let row = 2 * table.shape[1];
-        let start = header + 8 + table.data_offsets.0 + token as usize * row;
-        for value in bytes[start..start + row].chunks_exact_mut(2) {
+    let to = artifact.with_extension("spoiled.sail");
+    rewrite(artifact, &to, |manifest, weights| {
+        let mut rows = manifest.plan.weights.iter().map(|(_, weight)| weight);
+        let table = rows.find(|weight| weight.paths == [TABLE]).expect("tokens are looked up");
+        assert!(table.layout.ends_with("bf16 rows"), "{}", table.layout);
+        let row = (table.bytes / manifest.model.decoder.vocabulary) as usize;
+        let start = table.offset as usize + token as usize * row;
+        for value in weights[start..start + row].chunks_exact_mut(2) {
             value.copy_from_slice(&0x7fc0_u16.to_le_bytes());
         }
-        return fs::write(&path, bytes).map_err(failed);
-    }
-    Err(failed(format!("no file has `{TABLE}`")))
+    })?;
+    Ok(to)
 }

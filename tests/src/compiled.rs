@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use sail_ir::Target;
-use sail_ir::artifact::Machine;
+use sail_ir::artifact::{Artifact, ArtifactWriter, Machine, Manifest, SectionKind};
 use sail_ir::help::report;
 use sail_runtime::{Options as Opening, Program};
 use sailc::options::Options;
@@ -51,6 +52,35 @@ pub fn compile(checkpoint: &Path, options: &Options, path: &Path) -> Result<(), 
     sailc::pipeline::compile(checkpoint, options, path, &mut |_, _| ControlFlow::Continue(()))
         .map_err(|error| failed(report(error.as_ref())))?;
     Ok(())
+}
+
+/// Write the artifact at `from` to `to`, sound but for what `edit` changes of its manifest and weights.
+pub fn rewrite(
+    from: &Path,
+    to: &Path,
+    edit: impl FnOnce(&mut Manifest, &mut [u8]),
+) -> Result<(), Outcome> {
+    let artifact = Artifact::open(from).map_err(told)?;
+    let mut manifest = artifact.manifest().clone();
+    let section = artifact.weights();
+    let mut weights = vec![0; usize::try_from(section.bytes).map_err(failed)?];
+    artifact.file().read_exact_at(&mut weights, section.offset).map_err(failed)?;
+    manifest.sections.clear();
+    edit(&mut manifest, &mut weights);
+    let mut writer = ArtifactWriter::create(to).map_err(told)?;
+    let sections = [
+        (SectionKind::Code, Some(artifact.code())),
+        (SectionKind::Cubin, artifact.cubin()),
+        (SectionKind::Tokenizer, Some(artifact.tokenizer())),
+        (SectionKind::ChatTemplate, artifact.chat_template()),
+        (SectionKind::Weights, Some(&weights)),
+    ];
+    for (kind, bytes) in sections {
+        if let Some(bytes) = bytes {
+            writer.whole_section(kind, bytes).map_err(told)?;
+        }
+    }
+    writer.finish(manifest).map(drop).map_err(told)
 }
 
 /// Open an artifact as `options` say.

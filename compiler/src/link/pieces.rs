@@ -6,6 +6,7 @@ use sail_kernels::packing::rows::pack_rows;
 use sail_kernels::packing::{Arrangement, Loss, pack_panel};
 use sail_models::{ModelError, Weights};
 
+use super::finite;
 use crate::calibrate::{Known, Sensitivities};
 use crate::error::{CompileError, Failure, boxed};
 use crate::plan::weights::{Packed, Source};
@@ -39,7 +40,7 @@ pub struct Made {
 pub enum Unpacked {
     /// The checkpoint can no longer be read.
     Checkpoint(ModelError),
-    /// It holds a value that the scheme cannot.
+    /// It holds a value that is not finite.
     NotFinite(CompileError),
 }
 
@@ -89,7 +90,7 @@ impl Piece<'_> {
     /// The bytes of the piece, and what packing lost. `calibration` is what is known of what
     /// products read.
     ///
-    /// Refuses a checkpoint that can no longer be read, and values that the scheme cannot hold.
+    /// Refuses a checkpoint that can no longer be read, and values that are not finite.
     pub fn pack(&self, weights: &Weights, calibration: &Known) -> Result<Made, Unpacked> {
         let bytes = match self.source {
             Source::Packed(packed) => return self.panels(packed, weights, calibration),
@@ -132,10 +133,7 @@ impl Piece<'_> {
             for (source, row) in sources.iter().zip(buffer.chunks_exact_mut(row_bytes)) {
                 if let Some(source) = source {
                     let path = &packed.paths[source.path];
-                    weights.rows(path, source.row, 1, row)?;
-                    if let Some(fold) = calibration.fold(path) {
-                        fold.apply(source.row, row);
-                    }
+                    read(path, [source.row, 1], row, (weights, calibration))?;
                 }
             }
             let paths = sources.iter().flatten().map(|source| source.path);
@@ -147,15 +145,9 @@ impl Piece<'_> {
                 Arrangement::Panels { .. } => pack_panel(scheme, k, &rows, sensitivity, out),
                 Arrangement::Rows => pack_rows(scheme, k, &rows, sensitivity, (out, behind)),
             };
-            made.loss += lost.map_err(|found| {
-                let source = sources[found.output].expect("rows of zeros are finite");
-                Unpacked::NotFinite(CompileError::NotFinite {
-                    path: packed.paths[source.path].clone(),
-                    row: source.row,
-                    column: found.column as u64,
-                    scheme: packed.scheme,
-                })
-            })?;
+            made.loss += lost.unwrap_or_else(|found| {
+                panic!("broken invariant `link.finite`: {found} of {:?}", packed.paths)
+            });
         }
         Ok(made)
     }
@@ -165,7 +157,7 @@ impl Piece<'_> {
         paths: &[String],
         dims: &[u64],
         (weights, calibration): (&Weights, &Known),
-    ) -> Result<Vec<u8>, ModelError> {
+    ) -> Result<Vec<u8>, Unpacked> {
         let [path] = paths else { panic!("broken invariant `link.plain_one`: {paths:?}") };
         let row_bytes = dims[1..].iter().product::<u64>() * 2;
         let mut bytes = vec![0; narrow(row_bytes * self.count)];
@@ -175,18 +167,56 @@ impl Piece<'_> {
         // The checkpoint may group its elements otherwise (a leading 1, a convolution's window).
         let (first, count) = (self.first * row_bytes / 2, self.count * row_bytes / 2);
         if first % elements == 0 && count % elements == 0 {
-            weights.rows(path, first / elements, count / elements, &mut bytes)?;
-            if let Some(fold) = calibration.fold(path) {
-                let rows = bytes.chunks_exact_mut(narrow(row_bytes));
-                (self.first..).zip(rows).for_each(|(at, row)| fold.apply(at, row));
-            }
+            let rows = [first / elements, count / elements];
+            read(path, rows, &mut bytes, (weights, calibration))?;
             return Ok(bytes);
         }
         let mut whole = vec![0; narrow(rows * elements * 2)];
-        weights.rows(path, 0, rows, &mut whole)?;
+        read(path, [0, rows], &mut whole, (weights, calibration))?;
         bytes.copy_from_slice(&whole[narrow(first * 2)..][..narrow(count * 2)]);
         Ok(bytes)
     }
+}
+
+/// Some rows of a tensor, as what is known of activations has changed them.
+///
+/// Refuses a checkpoint that can no longer be read, and values that are not finite.
+fn read(
+    path: &str,
+    [first, count]: [u64; 2],
+    out: &mut [u8],
+    (weights, calibration): (&Weights, &Known),
+) -> Result<(), Unpacked> {
+    weights.rows(path, first, count, out)?;
+    let row_bytes = out.len() / narrow(count).max(1);
+    let refuse = |(at, value), moved| {
+        let tensor = weights.tensor(path).expect("it was read");
+        let element = first * row_bytes as u64 / 2 + at;
+        let place = place(&tensor.shape(), element);
+        let path = path.to_owned();
+        Unpacked::NotFinite(CompileError::NotFinite { path, place, value, moved })
+    };
+    finite::first_not(out).map_or(Ok(()), |found| Err(refuse(found, false)))?;
+    let Some(fold) = calibration.fold(path) else { return Ok(()) };
+    let rows = out.chunks_exact_mut(row_bytes);
+    (first..).zip(rows).for_each(|(at, row)| fold.apply(at, row));
+    finite::first_not(out).map_or(Ok(()), |found| Err(refuse(found, true)))
+}
+
+/// The indices of an element of a tensor of this shape, outermost first.
+fn place(shape: &[u64], element: u64) -> Vec<u64> {
+    let mut rest = element;
+    let mut place: Vec<u64> = shape
+        .iter()
+        .rev()
+        .map(|size| {
+            let index = rest % size;
+            rest /= size;
+            index
+        })
+        .collect();
+    place.reverse();
+    place
 }
 
 fn narrow(size: u64) -> usize {
@@ -195,4 +225,17 @@ fn narrow(size: u64) -> usize {
 
 fn narrow32(size: u64) -> u32 {
     u32::try_from(size).expect("sizes of kernels fit u32")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_is_named_by_its_indices() {
+        assert_eq!(place(&[1536, 3, 14, 14], 0), [0, 0, 0, 0]);
+        assert_eq!(place(&[1536, 3, 14, 14], 588 + 196 + 14 + 3), [1, 1, 1, 3]);
+        assert_eq!(place(&[1, 36, 72], 71 + 5 * 72), [0, 5, 71]);
+        assert_eq!(place(&[88], 87), [87]);
+    }
 }
