@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::Args;
 use sail_ir::output;
 
-use super::experts::ExpertProfiler;
+use super::experts::{self, ExpertProfiler};
 use super::measure::{Operations, Probe};
 use super::progress::Progress;
 use super::{Failure, Machine, boxed};
@@ -54,7 +54,7 @@ pub struct Bench {
     repeat: u32,
     /// Count which experts tokens go through: JSON, and a heat map of the same name that ends in
     /// `.svg`. Counting is in the times.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = experts::path())]
     profile_experts: Option<PathBuf>,
     /// Operations in a second that shares are of, in floats and in 8-bit integers, where they were
     /// measured elsewhere: `650e12,1200e12`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::ask::Asker;
-use super::experts::ExpertProfiler;
+use super::experts::{self, ExpertProfiler};
 use super::{Failure, Machine, boxed, progress::Progress, trace};
 use crate::device::signal;
 use crate::{Options, Program, Session};
@@ -90,7 +90,7 @@ pub(super) struct InsideArgs {
     pub trace: Option<PathBuf>,
     /// Count which experts tokens go through, by layer and kind of token: JSON, and a heat map of
     /// the same name that ends in `.svg`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = experts::path())]
     pub profile_experts: Option<PathBuf>,
     /// Values to write, such as `layers.*,logits`; the prompt's are written before it is answered.
     #[arg(long, value_name = "PATTERN", requires = "tap_out")]
