@@ -35,6 +35,8 @@ pub struct Settings {
     pub recipe: Recipe,
     /// Longest sequence: rows of RoPE's tables.
     pub positions: u64,
+    /// The table of tokens, and the head whose weight it is as well.
+    pub tied: Option<[&'static str; 2]>,
     /// Fusion rules that are not applied, by name.
     pub disabled_rules: Vec<String>,
     /// Passes after which the module is printed, by name: `--print-ir-after`.
@@ -65,7 +67,8 @@ pub struct Watch {
 impl Default for Settings {
     fn default() -> Self {
         let (disabled_rules, print_after) = (Vec::new(), Vec::new());
-        Self { recipe: Scheme::Bf16.into(), positions: 0, disabled_rules, print_after }
+        let recipe = Scheme::Bf16.into();
+        Self { recipe, positions: 0, tied: None, disabled_rules, print_after }
     }
 }
 
@@ -114,7 +117,7 @@ impl Passes {
         let outcome = RefCell::default();
         let packed = self.run(module.open(), vec![quantize::pass(recipe, &outcome)]);
         let mut outcome = outcome.into_inner();
-        outcome.check(recipe)?;
+        outcome.check(recipe, self.settings.tied)?;
         self.watch.borrow_mut().quantized = outcome;
         Ok(packed)
     }

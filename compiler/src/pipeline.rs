@@ -66,7 +66,7 @@ fn write(
 ) -> Result<(Assembled, Report), Failure> {
     let context = dialect::context();
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
-    let passes = Passes::new(settings(options, &bounds).map_err(boxed)?).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds, model).map_err(boxed)?).map_err(boxed)?;
 
     let mut graph: Module<Graph> = import::graph(&context, &model.spec); // what the model says
     let calibration = &calibrate::of_options(options, &graph, model)?; // what its products read
@@ -178,7 +178,7 @@ fn planned<T>(
     let model = sail_models::open(dir, options.weights).map_err(boxed)?;
     let context = dialect::context();
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
-    let passes = Passes::new(settings(options, &bounds).map_err(boxed)?).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds, &model).map_err(boxed)?).map_err(boxed)?;
     let fused = passes.fuse(import::graph(&context, &model.spec));
     let packed = passes.quantize(fused).map_err(boxed)?;
     let known = Known::of(options, &model)?;
@@ -191,7 +191,7 @@ pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure
     let model: Model = sail_models::open(dir, options.weights).map_err(boxed)?;
     let context = dialect::context();
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
-    let passes = Passes::new(settings(options, &bounds).map_err(boxed)?).map_err(boxed)?;
+    let passes = Passes::new(settings(options, &bounds, &model).map_err(boxed)?).map_err(boxed)?;
     let graph = import::graph(&context, &model.spec);
     let known = Known::of(options, &model)?;
     let text = emit_from(graph, &passes, known.given(options, &bounds), what);
@@ -275,7 +275,7 @@ impl Known {
 }
 
 /// Refuses a recipe with a scheme that the target lacks.
-fn settings(options: &Options, bounds: &Bounds) -> Result<Settings, CompileError> {
+fn settings(options: &Options, bounds: &Bounds, model: &Model) -> Result<Settings, CompileError> {
     let recipe = options.recipe();
     for scheme in recipe.schemes() {
         if let Some(because) = scheme.missing_on(&options.target) {
@@ -286,6 +286,7 @@ fn settings(options: &Options, bounds: &Bounds) -> Result<Settings, CompileError
     Ok(Settings {
         recipe,
         positions: u64::from(bounds.max_positions),
+        tied: model.tied(),
         disabled_rules: options
             .disabled_rules
             .iter()

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use crate::error::plain;
 
 /// One line of a recipe: layers, and what their weights are stored as.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     layers: Pattern,
     pub scheme: Scheme,
@@ -156,10 +156,16 @@ pub enum RecipeError {
     File { path: String, because: String },
     /// A rule that no weight of a product answers to.
     Unmatched { rule: String, near: Vec<String> },
+    /// A rule for the head, which is no weight of its own: the table of tokens is.
+    Tied { rule: String, head: String, table: String },
     /// A rule whose layers earlier rules have taken.
     Shadowed { rule: String, by: String },
-    /// Weights that are one operand of one kernel have different schemes.
-    Mixed { weight: String, layers: [String; 2], schemes: [Scheme; 2] },
+    /// A rule that is left with layers which stay `bf16` whatever a pattern asks; `always`: whatever
+    /// a name asks, too.
+    Vain { rule: Rule, layer: String, because: &'static str, always: bool },
+    /// Weights that are one operand of one kernel have different schemes; `experts`: no fusion made
+    /// them one.
+    Mixed { weight: String, layers: [String; 2], schemes: [Scheme; 2], experts: bool },
     /// A layer is named whose kernel has no other scheme.
     NoFit { layer: String, scheme: Scheme, because: &'static str },
 }
@@ -170,7 +176,7 @@ impl fmt::Display for RecipeError {
             Self::File { path, because } => {
                 write!(f, "the recipe cannot be read\n  in `{path}`\n  because {because}")
             }
-            Self::Unmatched { rule, .. } => write!(
+            Self::Unmatched { rule, .. } | Self::Tied { rule, .. } => write!(
                 f,
                 "rule `{rule}` of the recipe matches no layer of this model whose weight is multiplied"
             ),
@@ -178,7 +184,12 @@ impl fmt::Display for RecipeError {
                 f,
                 "rule `{rule}` of the recipe decides nothing\n  because `{by}` and others before it match all of its layers"
             ),
-            Self::Mixed { weight, layers: [one, other], schemes: [first, second] } => write!(
+            Self::Vain { rule, layer, because, .. } => write!(
+                f,
+                "rule `{}` of the recipe decides nothing\n  because `{layer}`, like all that it could decide, stays `bf16`: {because}",
+                rule.layers()
+            ),
+            Self::Mixed { weight, layers: [one, other], schemes: [first, second], .. } => write!(
                 f,
                 "`{weight}` cannot have two schemes\n  because the recipe asks `{first}` for `{one}` and `{second}` for `{other}`, and one kernel reads them as one weight"
             ),
@@ -195,7 +206,10 @@ impl Help for RecipeError {
     fn code(&self) -> &'static str {
         match self {
             Self::File { .. } => "SC0330",
-            Self::Unmatched { .. } | Self::Shadowed { .. } => "SC0331",
+            Self::Unmatched { .. }
+            | Self::Tied { .. }
+            | Self::Shadowed { .. }
+            | Self::Vain { .. } => "SC0331",
             Self::Mixed { .. } => "SC0332",
             Self::NoFit { .. } => "SC0333",
         }
@@ -212,11 +226,23 @@ impl Help for RecipeError {
                 Some(format!("layers are called like {}", near.join(", ")))
             }
             Self::Shadowed { .. } => Some("put narrower rules before wider ones".to_owned()),
+            Self::Tied { head, table, .. } => Some(format!(
+                "this model has no `{head}`: its head is `{table}`, the table of tokens"
+            )),
+            Self::Vain { rule, layer, always: false, .. } => {
+                Some(format!("to store it as `{}` all the same, name it: `{layer}`", rule.scheme))
+            }
+            Self::Vain { always: true, .. } | Self::NoFit { .. } => {
+                Some("leave the rule out: no kernel of such a layer has another scheme".to_owned())
+            }
+            Self::Mixed { experts: true, .. } => Some(
+                "all experts of a layer share one scheme, and so do their gate and up: write `*.experts.*`, or `*.experts.*.down_proj` for down alone"
+                    .to_owned(),
+            ),
             Self::Mixed { .. } => Some(
                 "one rule for all of them, or `--disable-rule` of the fusion that joined them"
                     .to_owned(),
             ),
-            Self::NoFit { .. } => None,
         }
     }
 

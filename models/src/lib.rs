@@ -62,6 +62,15 @@ pub struct Model {
     pub chat_template: Option<String>,
 }
 
+impl Model {
+    /// The embedding table and the head, where that one has no tensor of its own.
+    #[must_use]
+    pub fn tied(&self) -> Option<[&'static str; 2]> {
+        let family = MODELS.iter().find(|family| family.name == self.spec.family);
+        family.map(|family| family.tied).filter(|_| self.spec.decoder.head == Head::Embedding)
+    }
+}
+
 /// Read and check the checkpoint in `dir`.
 ///
 /// The head rule: a stored head counts even where the config says that it is tied, since the

@@ -59,7 +59,6 @@ fn table<'c, 'm>(reader: Op<'c, 'm>, positions: u64, rewriter: &mut Rewriter<'c>
 
 #[cfg(test)]
 mod tests {
-    use sail_ir::Scheme;
 
     use crate::dialect;
     use crate::passes::fuse::RULES;
@@ -70,10 +69,10 @@ mod tests {
     fn kernels(text: &str) -> String {
         let context = dialect::context();
         let passes = Passes::new(Settings {
-            recipe: Scheme::Bf16.into(),
             positions: 40,
             disabled_rules: RULES.iter().map(|rule| rule.name.to_owned()).collect(),
             print_after: vec!["quantize".to_owned()],
+            ..Settings::default()
         });
         let passes = passes.unwrap();
         let fused = passes.fuse(Module::parse(&context, text, "t.mlir").unwrap());

@@ -16,7 +16,7 @@ use sail_ir::op::{Attribute, Op as Row};
 use sail_ir::{Scheme, Type};
 
 use super::Pass;
-use crate::recipe::{Asked, Recipe, RecipeError, layer_of};
+use crate::recipe::{Asked, Recipe, RecipeError, Rule, layer_of};
 use crate::rewrite::Rewriter;
 use crate::view::{Op, Value};
 
@@ -36,14 +36,16 @@ struct Decision {
     layers: Vec<String>,
     scheme: Scheme,
     why: Why,
+    /// What reads it as a tensor beside its packed copy.
+    beside: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Why {
     /// The rule with this number, or the scheme for all.
     Asked(Option<usize>),
-    /// It stays `bf16` for this reason, whatever a pattern asks.
-    Exception(&'static str),
+    /// It stays `bf16`, whatever a pattern asks.
+    Exception(Exception),
     /// No product reads it, but this does.
     NoProduct(&'static str),
 }
@@ -54,8 +56,14 @@ pub(super) fn pass<'p>(recipe: &'p Recipe, outcome: &'p RefCell<Outcome>) -> Pas
         // Collected at once: packing may erase ops further down.
         for weight in weights.collect::<Vec<_>>() {
             let products = products(weight);
-            let scheme = outcome.borrow_mut().note(decide(weight, &products, recipe));
-            pack(weight, &products, scheme, rewriter);
+            let mut decision = decide(weight, &products, recipe);
+            // Nothing is packed otherwise when the recipe cannot be followed.
+            let scheme = decision.as_ref().map_or(Scheme::Bf16, |decision| decision.scheme);
+            let beside = pack(weight, &products, scheme, rewriter);
+            if let Ok(decision) = &mut decision {
+                decision.beside = beside;
+            }
+            outcome.borrow_mut().note(decision);
         }
     })
 }
@@ -67,24 +75,24 @@ fn products<'c, 'm>(weight: Op<'c, 'm>) -> Vec<Op<'c, 'm>> {
     readers.filter(|reader| reads_as(*reader, value, |row| row.packed)).collect()
 }
 
+/// Give `weight` a packed type, or `products` a packed copy where others read it, too: the first of
+/// those.
 fn pack<'c>(
     weight: Op<'c, '_>,
     products: &[Op<'c, '_>],
     scheme: Scheme,
     rewriter: &mut Rewriter<'c>,
-) {
+) -> Option<&'static str> {
     let value = weight.result();
-    let Some(packed) = packed_type(&value.ty(), scheme).filter(|_| !products.is_empty()) else {
-        return;
-    };
+    let packed = packed_type(&value.ty(), scheme).filter(|_| !products.is_empty())?;
     let serves = |reader: &Op<'c, '_>| {
         reads_as(*reader, value, |row| row.packed)
             || scheme.keeps_values() && reads_as(*reader, value, |row| row.moved)
     };
-    if value.readers().iter().all(serves) {
+    let Some(other) = value.readers().into_iter().find(|reader| !serves(reader)) else {
         rewriter.set_type(value, &packed);
-        return;
-    }
+        return None;
+    };
     let name = format!("{}.packed", weight.label());
     let own = rewriter.insert_weight(weight, name, weight.attributes(), packed);
     for reader in products {
@@ -98,6 +106,7 @@ fn pack<'c>(
         }
         rewriter.rebuild(*reader, &operands);
     }
+    Some(other.name())
 }
 
 /// What `weight`, read by `products`, is stored as.
@@ -107,19 +116,23 @@ fn decide(
     recipe: &Recipe,
 ) -> Result<Decision, RecipeError> {
     let layers = layers(weight);
-    let decision =
-        |scheme, why| Decision { weight: weight.label(), layers: layers.clone(), scheme, why };
+    let decision = |scheme, why| {
+        let layers = layers.clone();
+        Decision { weight: weight.label(), layers, scheme, why, beside: None }
+    };
     if products.is_empty() {
         let reader = weight.result().readers().first().map_or("nothing", |reader| reader.name());
         return Ok(decision(Scheme::Bf16, Why::NoProduct(reader)));
     }
-    let asked: Vec<Asked> = layers.iter().map(|layer| recipe.asked(layer)).collect();
+    let alike: Vec<String> = layers.iter().cloned().chain(siblings(weight, products)).collect();
+    let asked: Vec<Asked> = alike.iter().map(|layer| recipe.asked(layer)).collect();
     let first = asked.first().copied().unwrap_or(Asked { scheme: recipe.scheme, rule: None });
     if let Some(at) = asked.iter().position(|other| other.scheme != first.scheme) {
         return Err(RecipeError::Mixed {
             weight: weight.label(),
-            layers: [layers[0].clone(), layers[at].clone()],
+            layers: [alike[0].clone(), alike[at].clone()],
             schemes: [first.scheme, asked[at].scheme],
+            experts: is_stack(weight),
         });
     }
     let by_name = first.rule.is_some_and(|rule| recipe.rules[rule].is_exact());
@@ -127,8 +140,8 @@ fn decide(
         Some(Exception { always: true, because }) if by_name && first.scheme != Scheme::Bf16 => {
             Err(RecipeError::NoFit { layer: layers[0].clone(), scheme: first.scheme, because })
         }
-        Some(Exception { always, because }) if always || !by_name => {
-            Ok(decision(Scheme::Bf16, Why::Exception(because)))
+        Some(exception) if exception.always || !by_name => {
+            Ok(decision(Scheme::Bf16, Why::Exception(exception)))
         }
         _ => Ok(decision(first.scheme, Why::Asked(first.rule))),
     }
@@ -144,7 +157,31 @@ fn layers(weight: Op<'_, '_>) -> Vec<String> {
     }
 }
 
+/// The layers of another weight that needs the scheme of this one: gate and up of experts that are not
+/// joined.
+fn siblings(weight: Op<'_, '_>, products: &[Op<'_, '_>]) -> Vec<String> {
+    let value = weight.result();
+    let experts = products.iter().find(|product| product.is("experts"));
+    let pair = experts.map(|experts| ["gate", "up"].map(|name| experts.operand(name)));
+    match pair.filter(|pair| pair.contains(&value)) {
+        Some(pair) => {
+            let other = pair.into_iter().filter(|other| *other != value);
+            other.filter_map(|other| other.made_by("weight")).flat_map(layers).collect()
+        }
+        None => Vec::new(),
+    }
+}
+
+/// Are the parts of `weight` those of all experts of a layer?
+fn is_stack(weight: Op<'_, '_>) -> bool {
+    matches!(
+        weight.attributes().get("join"),
+        Some(Attribute::Text(join)) if join == "stack" || join == "stack_interleave"
+    )
+}
+
 /// A product whose weight stays `bf16`.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Exception {
     because: &'static str,
     /// Also when a recipe names the layer: its kernel has no other scheme.
@@ -188,25 +225,27 @@ fn packed_type(ty: &Type, scheme: Scheme) -> Option<Type> {
 }
 
 impl Outcome {
-    /// Keep a decision; gives its scheme, `bf16` where there is none.
-    fn note(&mut self, decision: Result<Decision, RecipeError>) -> Scheme {
-        let decision = match decision {
-            Ok(decision) => decision,
+    /// Keep a decision, or the first error.
+    fn note(&mut self, decision: Result<Decision, RecipeError>) {
+        match decision {
+            // A weight that several functions read is one weight, and all of them decide alike.
+            Ok(decision) => {
+                if self.decisions.iter().all(|known| known.weight != decision.weight) {
+                    self.decisions.push(decision);
+                }
+            }
             Err(error) => {
                 self.error.get_or_insert(error);
-                return Scheme::Bf16;
             }
-        };
-        let scheme = decision.scheme;
-        // A weight that several functions read is one weight, and all of them decide alike.
-        if self.decisions.iter().all(|known| known.weight != decision.weight) {
-            self.decisions.push(decision);
         }
-        scheme
     }
 
-    /// Refuses what the recipe asks in vain.
-    pub(super) fn check(&mut self, recipe: &Recipe) -> Result<(), RecipeError> {
+    /// Refuses what the recipe asks in vain. `tied`: the table of tokens, and the head that it is, too.
+    pub(super) fn check(
+        &mut self,
+        recipe: &Recipe,
+        tied: Option<[&str; 2]>,
+    ) -> Result<(), RecipeError> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
@@ -214,19 +253,27 @@ impl Outcome {
             let multiplied = || {
                 let of_products = |d: &&Decision| !matches!(d.why, Why::NoProduct(_));
                 let decisions = self.decisions.iter().filter(of_products);
-                decisions.flat_map(|decision| decision.layers.iter())
+                decisions.flat_map(|d| d.layers.iter().map(move |layer| (layer.as_str(), d.why)))
             };
-            let mut matched = multiplied().filter(|layer| rule.matches(layer)).peekable();
-            let Some(one) = matched.peek().copied() else {
-                let near = multiplied().step_by(multiplied().count().div_ceil(3).max(1));
-                let near = near.cloned().collect();
-                return Err(RecipeError::Unmatched { rule: rule.layers().to_owned(), near });
+            let matched = || multiplied().filter(|(layer, _)| rule.matches(layer));
+            let Some((one, _)) = matched().next() else {
+                let all: Vec<_> = multiplied().map(|(layer, _)| layer).collect();
+                return Err(unmatched(rule, &all, tied));
             };
             let taker = recipe.asked(one).rule;
-            if matched.all(|layer| recipe.asked(layer).rule != Some(index)) {
+            let mut left = matched().filter(|(layer, _)| recipe.asked(layer).rule == Some(index));
+            let Some((layer, why)) = left.next() else {
                 let by = &recipe.rules[taker.expect("a rule matches this layer")];
                 let [rule, by] = [rule, by].map(|rule| rule.layers().to_owned());
                 return Err(RecipeError::Shadowed { rule, by });
+            };
+            let stays = |why| matches!(why, Why::Exception(_)) && rule.scheme != Scheme::Bf16;
+            if let Why::Exception(Exception { because, always }) = why
+                && stays(why)
+                && left.all(|(_, why)| stays(why))
+            {
+                let (rule, layer) = (rule.clone(), layer.to_owned());
+                return Err(RecipeError::Vain { rule, layer, because, always });
             }
         }
         Ok(())
@@ -239,16 +286,38 @@ impl Outcome {
         let products = self.decisions.iter().filter(|d| !matches!(d.why, Why::NoProduct(_)));
         products.for_each(|decision| *counts.entry(decision.scheme).or_default() += 1);
         let all = "writing to a string cannot fail";
-        let others = self.decisions.len() - counts.values().sum::<usize>();
+        let beside = self.decisions.iter().filter(|decision| decision.beside.is_some()).count();
+        let others = self.decisions.len() - counts.values().sum::<usize>() + beside;
         let counts = counts.iter().map(|(scheme, count)| format!("{count} {scheme}"));
         let counts = counts.collect::<Vec<_>>().join(", ");
         writeln!(text, "weights of products: {counts}; tensors as in the checkpoint: {others}")
             .expect(all);
-        for Decision { weight, scheme, why, .. } in &self.decisions {
+        for Decision { weight, scheme, why, beside, .. } in &self.decisions {
             let why = Reason { why: *why, recipe };
             writeln!(text, "  %{weight}: {scheme}, {why}").expect(all);
+            if let Some(reader) = beside {
+                writeln!(
+                    text,
+                    "  %{weight}: a tensor in bf16 as well, because `{reader}` reads it, too, and is no product"
+                )
+                .expect(all);
+            }
         }
         text
+    }
+}
+
+/// A rule that none of `layers` answers to.
+fn unmatched(rule: &Rule, layers: &[&str], tied: Option<[&str; 2]>) -> RecipeError {
+    let name = rule.layers().to_owned();
+    match tied.map(|pair| pair.map(layer_of)) {
+        Some([table, head]) if rule.matches(head) => {
+            RecipeError::Tied { rule: name, head: head.to_owned(), table: table.to_owned() }
+        }
+        _ => {
+            let near = layers.iter().step_by(layers.len().div_ceil(3).max(1));
+            RecipeError::Unmatched { rule: name, near: near.map(|&it| it.to_owned()).collect() }
+        }
     }
 }
 
@@ -265,7 +334,7 @@ impl fmt::Display for Reason<'_> {
             Why::Asked(Some(rule)) => {
                 write!(f, "as rule `{}` asks", self.recipe.rules[rule].layers())
             }
-            Why::Exception(because) => write!(f, "because {because}"),
+            Why::Exception(exception) => write!(f, "because {}", exception.because),
             Why::NoProduct(reader) => write!(f, "because no product reads it but `{reader}`"),
         }
     }

@@ -75,6 +75,7 @@ func.func @keeps_positions_beside_a_product(%x: tensor<?x300x64xbf16>) -> tensor
 }
 // ==>
 // %w: bf16, as asked for all
+// %w: a tensor in bf16 as well, because `add_positions` reads it, too, and is no product
 // func.func @keeps_positions_beside_a_product(%x: tensor<?x300x64xbf16>) -> tensor<?x300x300xbf16> {
 //   %w.packed = "sail.weight"() {join = "one", paths = ["w"]} : () -> !sail.packed<[300, 64], "bf16">
 //   %w = "sail.weight"() {join = "one", paths = ["w"]} : () -> tensor<300x64xbf16>
