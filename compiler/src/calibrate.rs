@@ -45,7 +45,7 @@ pub struct Known {
 
 /// Read what the options name.
 ///
-/// Refuses what [`Calibration::open`] does.
+/// Refuses what [`Calibration::open`] does, and inputs of another width than the weights they meet.
 pub fn of_options(
     options: &Options,
     graph: &Module<'_, Graph>,
@@ -54,6 +54,17 @@ pub fn of_options(
     let Some(path) = &options.calibration else { return Ok(Known::default()) };
     let fingerprint = fingerprint(&model.weights).map_err(boxed)?;
     let calibration = Calibration::open(path, &fingerprint).map_err(boxed)?;
+    let inputs = inputs_of_weights(graph);
+    for (tensor, input) in &inputs {
+        let Some(found) = calibration.input(input).map(Moments::width) else { continue };
+        let expected = model.weights.tensor(tensor).expect("the graph reads it").rows().1;
+        if found as u64 != expected {
+            let because = format!(
+                "`{input}.max` has shape [{found}], expected [{expected}], as `{tensor}` meets it"
+            );
+            return Err(boxed(CalibrationError::file(path, because)));
+        }
+    }
     let migration = match options.smooth {
         None => Migration::default(),
         Some(alpha) => {
@@ -61,7 +72,7 @@ pub fn of_options(
             Migration::new(&sites, &calibration, &model.weights, alpha).map_err(boxed)?
         }
     };
-    Ok(Known { calibration: Some(calibration), inputs: inputs_of_weights(graph), migration })
+    Ok(Known { calibration: Some(calibration), inputs, migration })
 }
 
 impl Known {
@@ -70,6 +81,12 @@ impl Known {
     pub fn echo(&self) -> Option<String> {
         let blake3 = self.calibration.as_ref()?.blake3()?;
         Some(format!("--calibration=blake3:{blake3}"))
+    }
+
+    /// What `--explain smooth` prints.
+    #[must_use]
+    pub fn explain_smooth(&self) -> String {
+        self.migration.explain()
     }
 
     /// What outliers that are moved make of the tensor at `path`.
@@ -102,7 +119,9 @@ impl<'k> Sensitivities<'k> {
     pub fn new(known: &'k Known, packed: &Packed) -> Self {
         let of = |path: &String| {
             let input = known.input(path).filter(|_| packed.scheme != Scheme::Bf16)?;
-            (input.1.width() as u64 == packed.k).then_some(input)
+            let (width, k) = (input.1.width() as u64, packed.k);
+            assert_eq!(width, k, "broken invariant `calibrate.width`: `{path}`");
+            Some(input)
         };
         let folds = packed.paths.iter().map(|path| known.fold(path)).collect();
         Self { inputs: packed.paths.iter().map(of).collect(), folds, made: BTreeMap::new() }
@@ -155,9 +174,16 @@ pub fn measure(
             };
             if !finite {
                 let (input, place) = (tensor.name.clone(), prompt.text.clone());
-                return Err(boxed(CalibrationError::Infinite { input, place }));
+                return Err(boxed(CalibrationError::Overflow { input, place }));
             }
         }
     }
-    Ok(calibration)
+    // Squares of large values can be infinite where the values are not.
+    match calibration.flawed() {
+        None => Ok(calibration),
+        Some(input) => {
+            let place = prompts.name.clone();
+            Err(boxed(CalibrationError::Overflow { input, place }))
+        }
+    }
 }

@@ -193,6 +193,9 @@ pub fn emit(dir: &Path, options: &Options, what: Emit) -> Result<String, Failure
     let bounds = Bounds::new(&model.spec, options).map_err(boxed)?;
     let passes = Passes::new(settings(options, &bounds, &model).map_err(boxed)?).map_err(boxed)?;
     let graph = import::graph(&context, &model.spec);
+    if what == Emit::WhySmoothed {
+        return Ok(calibrate::of_options(options, &graph, &model)?.explain_smooth());
+    }
     let known = Known::of(options, &model)?;
     let text = emit_from(graph, &passes, known.given(options, &bounds), what);
     report_passes(&passes, options);
@@ -329,6 +332,8 @@ pub enum Emit {
     WhyFused,
     /// What each weight is stored as.
     WhyQuantized,
+    /// Which outliers are moved into which weights.
+    WhySmoothed,
     /// What each kernel is expected to take, and why it is shaped as it is.
     WhyKernels,
 }

@@ -11,8 +11,10 @@ pub enum CalibrationError {
     File { path: String, because: String },
     /// The file is of other weights.
     OtherModel { path: String },
-    /// A value is infinite or no number; `place` is a file or a prompt.
+    /// A value in a file is infinite or no number.
     Infinite { input: String, place: String },
+    /// A value that was to be summed is, or the sum of squares; `place` is a prompt or a set of them.
+    Overflow { input: String, place: String },
 }
 
 impl fmt::Display for CalibrationError {
@@ -25,7 +27,7 @@ impl fmt::Display for CalibrationError {
                 f,
                 "this calibration is of another model\n  in `{path}`\n  because it was made with other weights than those of the checkpoint"
             ),
-            Self::Infinite { input, place } => write!(
+            Self::Infinite { input, place } | Self::Overflow { input, place } => write!(
                 f,
                 "calibration holds what is no number\n  in `{place}`, input `{input}`\n  because a value is infinite or not a number"
             ),
@@ -40,13 +42,16 @@ impl Help for CalibrationError {
         match self {
             Self::File { .. } => "SC0316",
             Self::OtherModel { .. } => "SC0317",
-            Self::Infinite { .. } => "SC0318",
+            Self::Infinite { .. } | Self::Overflow { .. } => "SC0318",
         }
     }
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::File { .. } | Self::Infinite { .. } => "`sailc calibrate` writes such a file",
+            Self::Overflow { .. } => {
+                "this model's activations are beyond what can be summed; compile it without `--calibration`"
+            }
             Self::OtherModel { .. } => "run `sailc calibrate` on this checkpoint",
         };
         Some(hint.to_owned())

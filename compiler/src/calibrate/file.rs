@@ -46,6 +46,14 @@ impl Calibration {
         self.blake3.as_deref()
     }
 
+    /// The first input with numbers that nothing can be rounded by.
+    #[must_use]
+    pub fn flawed(&self) -> Option<String> {
+        let mut inputs = self.inputs.iter();
+        inputs
+            .find_map(|(name, moments)| moments.flaw().map(|(place, _)| format!("{name}.{place}")))
+    }
+
     /// Inputs and rows that were summed.
     #[must_use]
     pub fn counts(&self) -> (usize, u64) {
@@ -100,8 +108,8 @@ impl Calibration {
 
     /// Read a file made of the weights whose [`fingerprint`] is `model`.
     ///
-    /// Refuses a file that cannot be read or is another one, one of other weights, and values that
-    /// are not finite.
+    /// Refuses a file that cannot be read or is another one, one of other weights, values that are
+    /// not finite, and such as no activations have.
     pub fn open(path: &Path, model: &str) -> Result<Self, CalibrationError> {
         let refuse = |because: String| CalibrationError::file(path, because);
         let bytes = fs::read(path).map_err(|error| {
@@ -119,10 +127,14 @@ impl Calibration {
             Some(_) => {}
         }
         let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
-        let values = |name: &str| -> Result<Vec<f32>, CalibrationError> {
+        let values = |name: &str, shape: &[usize]| -> Result<Vec<f32>, CalibrationError> {
             let tensor = file.tensor(name).map_err(|error| refuse(error.to_string()))?;
             if tensor.dtype() != Dtype::F32 {
                 return Err(refuse(format!("`{name}` is {:?}, expected F32", tensor.dtype())));
+            }
+            if tensor.shape() != shape {
+                let found = tensor.shape();
+                return Err(refuse(format!("`{name}` has shape {found:?}, expected {shape:?}")));
             }
             let values: Vec<f32> =
                 tensor.data().as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
@@ -139,17 +151,18 @@ impl Calibration {
         let mut names = file.names();
         names.sort_unstable();
         for name in names.iter().filter_map(|name| name.strip_suffix(".max")) {
-            let most = values(&format!("{name}.max"))?;
-            let mut moments = Moments::new(most.len());
-            moments.most = most;
+            let most = format!("{name}.max");
+            let width = file.tensor(&most).map_or(0, |it| it.shape().iter().product());
+            let mut moments = Moments::new(width);
+            moments.most = values(&most, &[width])?;
             moments.rows = 1;
             for (group, sums) in moments.sums.iter_mut().enumerate() {
                 let name = format!("{name}.moments.{group}");
-                let means = values(&name)?;
-                if means.len() != sums.len() {
-                    return Err(refuse(format!("`{name}` has {} values", means.len())));
-                }
-                *sums = means.into_iter().map(f64::from).collect();
+                let size = sums.len().isqrt();
+                *sums = values(&name, &[size, size])?.into_iter().map(f64::from).collect();
+            }
+            if let Some((place, because)) = moments.flaw() {
+                return Err(refuse(format!("`{name}.{place}` cannot be: {because}")));
             }
             calibration.inputs.insert(name.to_owned(), moments);
         }
@@ -158,7 +171,7 @@ impl Calibration {
 }
 
 impl CalibrationError {
-    fn file(path: &Path, because: String) -> Self {
+    pub(super) fn file(path: &Path, because: String) -> Self {
         Self::File { path: path.display().to_string(), because }
     }
 }
@@ -218,6 +231,22 @@ mod tests {
         broken.write(&path).unwrap();
         let error = Calibration::open(&path, "m").unwrap_err();
         assert!(error.to_string().contains("`vision.x.max`"), "{error}");
+
+        let mut narrow = sample();
+        narrow.inputs.get_mut("vision.x").unwrap().sums[0] = vec![1.0];
+        narrow.write(&path).unwrap();
+        let error = Calibration::open(&path, "m").unwrap_err().to_string();
+        assert!(
+            error.contains("`vision.x.moments.0` has shape [1, 1], expected [2, 2]"),
+            "{error}"
+        );
+
+        let mut negative = sample();
+        negative.inputs.get_mut("prefill.h").unwrap().sums[1].fill(-1.0);
+        negative.write(&path).unwrap();
+        let error = Calibration::open(&path, "m").unwrap_err();
+        assert!(matches!(error, CalibrationError::File { .. }), "{error}");
+        assert!(error.to_string().contains("`prefill.h.moments.1`"), "{error}");
 
         fs::write(&path, b"{}").unwrap();
         assert!(matches!(

@@ -24,6 +24,10 @@ const ROWS_AT_ONCE: u64 = 256;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Migration {
     folds: BTreeMap<String, Fold>,
+    /// Each site, and its factors where its activations are known.
+    moves: Vec<(Site, Option<Arc<Vec<f32>>>)>,
+    /// The share that was asked for.
+    alpha: Option<f32>,
 }
 
 /// What becomes of one tensor.
@@ -44,8 +48,12 @@ impl Migration {
         alpha: f32,
     ) -> Result<Self, ModelError> {
         let mut folds: BTreeMap<String, Fold> = BTreeMap::new();
+        let mut moves = Vec::new();
         for site in sites {
-            let Some(moments) = calibration.input(&site.input) else { continue };
+            let Some(moments) = calibration.input(&site.input) else {
+                moves.push((site.clone(), None));
+                continue;
+            };
             let mut columns = vec![0.0; moments.width()];
             for path in &site.products {
                 widen(&mut columns, weights, path)?;
@@ -55,9 +63,34 @@ impl Migration {
             for path in &site.products {
                 folds.entry(path.clone()).or_default().columns = Some(Arc::clone(&factors));
             }
-            folds.entry(site.made_by.clone()).or_default().rows = Some(factors);
+            folds.entry(site.made_by.clone()).or_default().rows = Some(Arc::clone(&factors));
+            moves.push((site.clone(), Some(factors)));
         }
-        Ok(Self { folds })
+        Ok(Self { folds, moves, alpha: Some(alpha) })
+    }
+
+    /// In words: of each site how many channels, by which factors, out of what, into what.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let Some(alpha) = self.alpha else {
+            return "no outliers are moved, as `--smooth` was not given\n".to_owned();
+        };
+        let known = self.moves.iter().filter(|(_, factors)| factors.is_some()).count();
+        let all = self.moves.len();
+        let mut text =
+            format!("outliers moved by {alpha} of their width, of {known} of {all} values\n");
+        for (Site { input, made_by, products }, factors) in &self.moves {
+            let line = match factors {
+                None => "left alone, because the calibration does not know it".to_owned(),
+                Some(factors) => {
+                    let (into, more) = (&products[0], products.len() - 1);
+                    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                    format!("{}, out of `{made_by}`, into `{into}`{more}", range(factors))
+                }
+            };
+            text += &format!("  {input}: {line}\n");
+        }
+        text
     }
 
     /// What becomes of the tensor at `path`, if anything does.
@@ -110,6 +143,23 @@ fn widen(columns: &mut [f32], weights: &Weights, path: &str) -> Result<(), Model
     Ok(())
 }
 
+/// `3 of 88 channels by 1/2 to 4`.
+fn range(factors: &[f32]) -> String {
+    let moved: Vec<f32> = factors.iter().copied().filter(|factor| *factor != 1.0).collect();
+    let written = |factor: f32| match factor < 1.0 {
+        true => format!("1/{}", 1.0 / factor),
+        false => factor.to_string(),
+    };
+    let least = moved.iter().copied().reduce(f32::min);
+    let most = moved.iter().copied().reduce(f32::max);
+    let by = match (least, most) {
+        (Some(least), Some(most)) if least == most => format!(" by {}", written(least)),
+        (Some(least), Some(most)) => format!(" by {} to {}", written(least), written(most)),
+        _ => String::new(),
+    };
+    format!("{} of {} channels{by}", moved.len(), factors.len())
+}
+
 /// The power of two nearest to `a^alpha / w^(1 - alpha)`; 1 where one of them was never seen.
 fn factor(a: f32, w: f32, alpha: f32) -> f32 {
     let power = alpha * a.log2() - (1.0 - alpha) * w.log2();
@@ -127,6 +177,13 @@ mod tests {
         assert_eq!(factor(0.0, 1.0, 0.5), 1.0);
         assert_eq!(factor(1.0, 0.0, 0.5), 1.0);
         assert_eq!(factor(1e30, 1e-30, 0.5), 32768.0);
+    }
+
+    #[test]
+    fn factors_are_told_by_their_range() {
+        assert_eq!(range(&[1.0, 1.0]), "0 of 2 channels");
+        assert_eq!(range(&[1.0, 4.0]), "1 of 2 channels by 4");
+        assert_eq!(range(&[0.25, 1.0, 4.0]), "2 of 3 channels by 1/4 to 4");
     }
 
     #[test]

@@ -5,6 +5,9 @@ use sail_ir::Scheme;
 /// Channels whose moments with one another are summed.
 pub const GROUP: usize = Scheme::GROUP as usize;
 
+/// What rounding to f32 may add to a moment, as a share of it.
+const ROUNDED: f64 = 1e-3;
+
 /// Greatest magnitudes and second moments of `width` channels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
@@ -66,6 +69,42 @@ impl Moments {
         };
         self.sums.iter().map(square).collect()
     }
+
+    /// Why no rows can have given these finite numbers, or none that could be rounded by: the name
+    /// of the numbers, `max` or `moments.GROUP`, and a clause.
+    #[must_use]
+    pub fn flaw(&self) -> Option<(String, String)> {
+        if let Some(channel) = self.most.iter().position(|most| *most < 0.0) {
+            let because = format!("the greatest magnitude of channel {channel} is negative");
+            return Some(("max".to_owned(), because));
+        }
+        let groups = self.most.chunks(GROUP).zip(self.means());
+        let mut flaws = groups.map(|(most, means)| flaw_of_group(most, &means)).enumerate();
+        flaws.find_map(|(group, flaw)| Some((format!("moments.{group}"), flaw?)))
+    }
+}
+
+/// Why rows whose greatest magnitudes are `most` cannot have these moments with one another.
+fn flaw_of_group(most: &[f32], means: &[f32]) -> Option<String> {
+    let lines = means.chunks(most.len()).enumerate();
+    for (one, other, mean) in lines.flat_map(|(one, line)| {
+        line.iter().enumerate().map(move |(other, mean)| (one, other, mean))
+    }) {
+        let allowed = f64::from(most[one]) * f64::from(most[other]) * (1.0 + ROUNDED);
+        if one == other && *mean < 0.0 {
+            return Some(format!("the mean square of channel {one} of the group is negative"));
+        }
+        // Squares of the least channels are zero in f32, so that moments have no bound of their own.
+        if f64::from(mean.abs()) > allowed + f64::from(f32::MIN_POSITIVE) || mean.is_nan() {
+            return Some(format!(
+                "the moment of channels {one} and {other} of the group is {mean:e}, and their greatest magnitudes are {:e} and {:e}",
+                most[one], most[other]
+            ));
+        }
+    }
+    let squares: f32 = means.iter().step_by(most.len() + 1).sum();
+    let because = "the mean squares of the group add up to more than a float holds";
+    (!squares.is_finite()).then(|| because.to_owned())
 }
 
 #[cfg(test)]
@@ -87,6 +126,34 @@ mod tests {
         assert!(moments.add(&vec![1.0; GROUP + 3]));
         let sizes: Vec<usize> = moments.means().iter().map(Vec::len).collect();
         assert_eq!(sizes, [GROUP * GROUP, 9]);
+    }
+
+    #[test]
+    fn numbers_that_no_rows_give_are_found() {
+        let mut rows: Vec<f32> = (0..5 * (GROUP + 2)).map(|at| (at as f32).sin()).collect();
+        rows[7] = 1e-25; // its square is nothing in f32, its moments with others are not
+        let mut real = Moments::new(GROUP + 2);
+        assert!(real.add(&rows));
+        assert_eq!(real.flaw(), None);
+        assert_eq!(Moments::new(3).flaw(), None);
+
+        let flawed = |change: fn(&mut Moments)| {
+            let mut moments = real.clone();
+            change(&mut moments);
+            moments.flaw().expect("no rows give these").0
+        };
+        assert_eq!(flawed(|it| it.most[GROUP] = -1.0), "max");
+        assert_eq!(flawed(|it| it.sums[1].fill(-1.0)), "moments.1");
+        assert_eq!(flawed(|it| it.sums[1][2] = -9.0), "moments.1");
+        assert_eq!(flawed(|it| it.sums[0].fill(3e38)), "moments.0");
+        let huge = |it: &mut Moments| {
+            it.most.fill(1.8e19);
+            it.sums.iter_mut().for_each(|sums| sums.fill(5.0 * 3.2e38));
+        };
+        let mut moments = real.clone();
+        huge(&mut moments);
+        let (place, because) = moments.flaw().expect("its sums overflow");
+        assert!(place == "moments.0" && because.contains("add up"), "{place} {because}");
     }
 
     #[test]

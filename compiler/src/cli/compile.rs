@@ -69,7 +69,7 @@ pub struct Compile {
     /// Print a stage and stop.
     #[arg(long, value_enum)]
     emit: Option<Emit>,
-    /// Say what a pass did and why, and stop: `fuse`, `quantize`; or how kernels are shaped, why, and what
+    /// Say what a pass did and why, and stop: `fuse`, `quantize`, `smooth`; or how kernels are shaped, why, and what
     /// those of a CUDA target should take: `kernels`.
     #[arg(long, value_name = "PASS")]
     explain: Option<String>,
@@ -210,6 +210,7 @@ fn explanation(pass: &str) -> Result<pipeline::Emit, Failure> {
     match pass {
         "fuse" => Ok(pipeline::Emit::WhyFused),
         "quantize" => Ok(pipeline::Emit::WhyQuantized),
+        "smooth" => Ok(pipeline::Emit::WhySmoothed),
         "kernels" => Ok(pipeline::Emit::WhyKernels),
         other => Err(boxed(CompileError::NoExplanation { pass: other.to_owned() })),
     }
