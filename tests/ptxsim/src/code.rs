@@ -395,6 +395,8 @@ pub(crate) struct Kernel {
     pub local_bytes: u64,
     pub max_threads: Option<u64>,
     pub exact_threads: Option<[u32; 3]>,
+    /// Of a thread, when the kernel begins.
+    pub registers: Option<u32>,
     pub cluster: Option<[u32; 3]>,
     /// It waits for, or counts with, other blocks.
     pub talks: bool,

@@ -121,6 +121,7 @@ pub(crate) fn decode(parsed: &Parsed, entry: &Entry) -> Result<Kernel, Fault> {
         local_bytes,
         max_threads: entry.max_threads,
         exact_threads: entry.exact_threads,
+        registers: entry.registers,
         cluster: entry.cluster,
         talks,
     })

@@ -34,6 +34,7 @@ pub(crate) enum Hopper {
     },
     Registers {
         count: u32,
+        takes: bool,
     },
     Map {
         d: u32,

@@ -7,6 +7,7 @@ mod global;
 mod hopper;
 mod mbarrier;
 mod memory;
+mod registers;
 mod shared;
 mod step;
 mod tensor;
@@ -24,6 +25,7 @@ use crate::fault::{Fault, Kind, Stop};
 use crate::launch::Statistics;
 use crate::machine::hopper::ClusterBarrier;
 use crate::machine::mbarrier::MemoryBarrier;
+use crate::machine::registers::Registers;
 use crate::order::{Clock, Knowledge};
 use crate::shared::Shared;
 use crate::warp::{Wait, Warp};
@@ -92,6 +94,7 @@ pub(crate) struct Block {
     pub partial: bool,
     /// Barriers in shared memory, by their place.
     pub mbarriers: HashMap<u64, MemoryBarrier>,
+    pub registers: Registers,
     /// Clocks of the warps that have left, where other blocks may reach the block's memory.
     left: Vec<Clock>,
 }
@@ -170,6 +173,9 @@ impl<'a> Machine<'a> {
                     barrier.arrived, barrier.expected
                 );
                 return Err(self.of_block(block.index, Kind::Barrier, text));
+            }
+            if let Some(text) = block.registers.apart() {
+                return Err(self.of_block(block.index, Kind::Divergence, text));
             }
         }
         Ok(())
@@ -323,6 +329,7 @@ impl Block {
             era: 1,
             partial: false,
             mbarriers: HashMap::new(),
+            registers: Registers::new(kernel.registers, shape.warps()),
             left: Vec::new(),
         }
     }

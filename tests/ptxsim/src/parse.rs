@@ -61,6 +61,8 @@ pub(crate) struct Entry {
     pub param_bytes: u64,
     pub max_threads: Option<u64>,
     pub exact_threads: Option<[u32; 3]>,
+    /// Of a thread, when the kernel begins.
+    pub registers: Option<u32>,
     pub cluster: Option<[u32; 3]>,
     pub words: u32,
     pub preds: u32,
@@ -260,8 +262,8 @@ impl Parser {
                 ".maxntid" => entry.max_threads = Some(values.iter().product()),
                 ".reqntid" => entry.exact_threads = Some([three(0), three(1), three(2)]),
                 ".reqnctapercluster" => entry.cluster = Some([three(0), three(1), three(2)]),
-                ".minnctapersm" | ".maxnreg" | ".explicitcluster" | ".noreturn"
-                | ".maxclusterrank" => {}
+                ".maxnreg" => entry.registers = Some(three(0)),
+                ".minnctapersm" | ".explicitcluster" | ".noreturn" | ".maxclusterrank" => {}
                 other => return self.fail(format!("`{other}` of an entry is not known")),
             }
         }

@@ -8,6 +8,7 @@ mod grids;
 mod mutants;
 mod order;
 mod products;
+mod registers;
 mod warpgroup;
 mod words;
 

@@ -8,8 +8,11 @@ use crate::scalar::{self, Function};
 
 impl Decoder<'_> {
     pub(super) fn arithmetic(&mut self, words: &Words, operands: &[Operand]) -> Decoded<Op> {
-        let bits = type_bits(words.last()).unwrap_or(64);
+        let known = type_bits(words.last());
+        let bits = known.unwrap_or(64);
+        let untyped = known.is_none() && words.last() != "pred";
         match words.words[0] {
+            "selp" | "slct" | "bfi" | "lop3" | "mov" if untyped => return Err(Refusal::Unknown),
             "setp" => return self.compare(words, operands),
             "cvt" if words.has("pack") => return self.pack_bytes(words, operands),
             "cvt" => return self.convert(words, operands),

@@ -24,7 +24,7 @@ impl Decoder<'_> {
             ("cp", _) if words.has("bulk") => self.bulk(words, operands),
             ("wgmma", _) => self.wgmma_group(words, operands),
             ("setmaxnreg", [Operand::Number(count)]) => {
-                op(Hopper::Registers { count: *count as u32 })
+                op(Hopper::Registers { count: *count as u32, takes: words.has("inc") })
             }
             ("mapa", [d, a, rank]) => {
                 let generic = !words.words.iter().any(|word| word.starts_with("shared"));

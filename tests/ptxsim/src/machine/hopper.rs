@@ -57,11 +57,8 @@ impl Machine<'_> {
                 warp.product_group += 1;
             }
             Hopper::WgmmaWait { pending } => self.wgmma_wait(warp, exec, *pending)?,
-            Hopper::Registers { count } => {
-                Self::aligned(warp, exec)?;
-                if !count.is_multiple_of(8) || !(24..=256).contains(count) {
-                    return stop(Kind::Operand, 0, format!("`setmaxnreg` to {count} registers"));
-                }
+            Hopper::Registers { count, takes } => {
+                return self.reshape(rank, warp, exec, (*count, *takes));
             }
             Hopper::Map { d, a, rank: to, generic } => {
                 self.map_shared(rank, warp, exec, [*d, *a, *to], *generic)?;

@@ -110,28 +110,42 @@ fn first() -> u64 {
 #[test]
 fn boxes_swizzle_and_are_zero_outside() {
     let body = format!(
-        "{INIT} {FENCE} bar.sync 0; @%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r6], 1024;
+        "{INIT} {FENCE} bar.sync 0; @%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r6], BYTES;
          mov.b64 %rd10, k_map; cvta.param.u64 %rd11, %rd10; mov.b32 %r20, 16; mov.b32 %r21, -1;
          @%p1 cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes
            [%r5], [%rd11, {{%r20, %r21}}], [%r6];
          {WAIT} shl.b32 %r12, %r0, 2; add.s32 %r12, %r12, %r5; ld.shared.b32 %r13, [%r12];
          \nst.global.b32 [%rd3], %r13;"
     );
-    let setting =
-        Setting { map: map(first(), Swizzle::Bytes128, [32, 8]), ..Setting::threads(256) };
-    let out = setting.run(&body).unwrap();
-    for (at, word) in out.iter().enumerate() {
-        let (row, piece, inside) = (at / 32, at % 32 / 4, at % 4);
-        let column = 16 + 4 * (piece ^ row) + inside;
-        let value = if row == 0 || column >= 40 { 0 } else { 40 * (row - 1) + column };
-        assert_eq!(*word, value as u32, "word {at}");
+    let setting = |swizzle, width: u32| Setting {
+        map: map(first(), swizzle, [width, 8]),
+        ..Setting::threads(8 * width)
+    };
+    // Bits of the row that a piece's number is turned by, and lines of 128 bytes that turn alike.
+    let ways = [
+        (Swizzle::None, 16, 0, 1),
+        (Swizzle::Bytes32, 8, 1, 4),
+        (Swizzle::Bytes64, 16, 3, 2),
+        (Swizzle::Bytes128, 32, 7, 1),
+    ];
+    for (swizzle, width, bits, alike) in ways {
+        let body = body.replace("BYTES", &(8 * width * 4).to_string());
+        let out = setting(swizzle, width).run(&body).unwrap();
+        for (at, word) in out.iter().enumerate() {
+            let (row, inside) = (at / width as usize, at % 4);
+            let piece = at % width as usize / 4;
+            let column = 16 + 4 * (piece ^ ((row / alike) & bits)) + inside;
+            let value = if row == 0 || column >= 40 { 0 } else { 40 * (row - 1) + column };
+            assert_eq!(*word, value as u32, "word {at} of {swizzle:?}");
+        }
     }
-    let small = body.replace("1024;", "512;");
+    let setting = setting(Swizzle::Bytes128, 32);
+    let small = body.replace("BYTES", "512");
     assert_eq!(setting.run(&small).unwrap_err().kind, Kind::Deadlock);
     let map = TensorMap::decode(&setting.map).unwrap();
     let wide = TensorMap { dims: vec![40, 30], ..map };
     let beyond = Setting { map: wide.encode().unwrap(), ..Setting::threads(256) };
-    let body = body.replace("%r21, -1", "%r21, 25");
+    let body = body.replace("BYTES", "1024").replace("%r21, -1", "%r21, 25");
     assert_eq!(beyond.run(&body).unwrap_err().kind, Kind::OutOfBounds, "the map promises too much");
 }
 
@@ -199,6 +213,9 @@ fn clusters_read_each_other_and_share_copies() {
     for last in ["", arrive] {
         refused_in(&setting, Kind::Race, "", &body_until(barrier, last));
     }
+    let wait = barrier.split_once(' ').expect("it arrives and waits").1;
+    refused_in(&setting, Kind::Barrier, "cluster.arrive", &body(&format!("{arrive}\n{barrier}")));
+    refused_in(&setting, Kind::Barrier, "cluster.wait", &body(&format!("{barrier}\n{wait}")));
     let shared = format!(
         "{INIT} {FENCE} {barrier} {EXPECT} mov.u32 %r20, %cluster_ctarank; setp.eq.and.u32 %p4, %r20, 0, %p1;
          mov.b16 %rs1, 3; @%p4 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster

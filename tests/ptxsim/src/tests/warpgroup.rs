@@ -185,6 +185,55 @@ fn every_layout_gives_the_product() {
     check(&Case { left: Layout::Swizzled(128), right: Layout::Swizzled(128), n: 128, element: 2 });
 }
 
+/// A product of bytes as one of `e4m3`, and its sums.
+fn eights(case: &Case, input: Vec<u8>) -> Vec<f32> {
+    let body = body(case, "fence.proxy.async.shared::cta;", FENCE, COMMIT, WAIT);
+    let body = body.replace("k32.s32.s8.s8", "k32.f32.e4m3.e4m3").replace(", %p2;", ", %p2, 1, 1;");
+    let setting = Setting { input, ..setting(case) };
+    let out = setting.run(&body).unwrap_or_else(|fault| panic!("{fault}"));
+    out.into_iter().map(f32::from_bits).collect()
+}
+
+#[test]
+fn eight_bits_with_a_point_give_the_product() {
+    let case = Case { left: Layout::Swizzled(128), right: Layout::Swizzled(64), n: 48, element: 1 };
+    let Setting { mut input, .. } = setting(&case);
+    for byte in &mut input {
+        let value = (*byte).cast_signed();
+        let size = [0, 0x38, 0x40, 0x44, 0x48, 0x4a][usize::from(value.unsigned_abs())];
+        *byte = size | (*byte & 0x80);
+    }
+    let out = eights(&case, input);
+    for (at, found) in out.iter().enumerate() {
+        let (sum, thread) = (at as u64 / 128, at as u64 % 128);
+        let row = thread / 32 * 16 + thread % 32 / 4 + 8 * (sum / 2 % 2);
+        let column = sum / 4 * 8 + 2 * (thread % 4) + sum % 2;
+        let exact: i64 = (0..32).map(|k| value(row, k, 1) * value(column, k, 4)).sum();
+        assert_eq!(*found as i64, exact, "row {row}, column {column}");
+    }
+}
+
+#[test]
+fn sums_of_eight_bits_with_a_point_keep_thirteen_below_the_largest() {
+    let case = Case { left: Layout::Plain, right: Layout::Plain, n: 8, element: 1 };
+    // 448 x 448 begins at 2^17; beside it the product of `small` by 1 is kept or lost.
+    let sum = |small: u8| {
+        let mut input = vec![0; 32768];
+        for (start, rows, second) in [(0, 64, small), (16384, 8, 0x38)] {
+            for row in 0..rows {
+                input[start + Layout::Plain.place(row, 0) as usize] = 0x7e;
+                input[start + Layout::Plain.place(row, 1) as usize] = second;
+            }
+        }
+        let out = eights(&case, input);
+        assert!(out.iter().all(|sum| *sum == out[0]));
+        out[0]
+    };
+    let [four, sixteen] = [0x48, 0x58];
+    assert_eq!(sum(four), 200_704.0);
+    assert_eq!(sum(sixteen), 200_720.0);
+}
+
 #[test]
 fn a_left_side_in_registers_gives_the_product() {
     for right in [Layout::Swizzled(128), Layout::Turned(128), Layout::TurnedPlain] {

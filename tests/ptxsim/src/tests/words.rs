@@ -55,6 +55,8 @@ fn unknown_instructions_are_named() {
     assert!(fault.sentence.contains("`frob.b32`"), "{fault}");
     assert_eq!((fault.kernel.as_str(), fault.line), ("k", 13));
     refused(1, Kind::Text, "add.odd", "add.odd.s32 %r10, %r10, 1;");
+    refused(1, Kind::Text, "mov.b33", "mov.b33 %r10, 1;");
+    refused(1, Kind::Text, "selp.b33", "setp.eq.u32 %p1, %r0, 1;\nselp.b33 %r10, 1, 2, %p1;");
     refused(1, Kind::Text, "%q", "mov.b32 %r10, %q;");
     refused(1, Kind::Text, "bra", "bra $nowhere;");
 }
