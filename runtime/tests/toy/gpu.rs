@@ -9,7 +9,7 @@ use sail_ir::{DType, Target};
 
 use crate::toy::{WEIGHT_BYTES, manifest, plan, write_file};
 
-/// The kernels for a GPU, as text.
+/// `kernels.c` compiled for a GPU, as text.
 pub const PTX: &str = include_str!("kernels.ptx");
 
 /// Write the toy for `sm_80` to `folder/NAME.sail`, with this text for its kernels, and machine code
@@ -17,6 +17,15 @@ pub const PTX: &str = include_str!("kernels.ptx");
 pub fn write_gpu(folder: &Path, name: &str, ptx: &str, cubin: &[u8]) -> PathBuf {
     let sections = [ptx.as_bytes(), cubin, &[0x5a; WEIGHT_BYTES]];
     write_file(&folder.join(format!("{name}.sail")), sections, gpu_manifest(plan()))
+}
+
+/// The same with blocks that take that many bytes of shared memory.
+pub fn write_roomy(folder: &Path, name: &str, shared_bytes: u32) -> PathBuf {
+    let mut manifest = gpu_manifest(plan());
+    let cuda = manifest.plan.kernels[KernelId(0)].cuda.as_mut();
+    cuda.expect("it is for a GPU").shared_bytes = shared_bytes;
+    let sections = [PTX.as_bytes(), &[], &[0x5a; WEIGHT_BYTES]];
+    write_file(&folder.join(format!("{name}.sail")), sections, manifest)
 }
 
 /// The same where every id counts as much more as all of `weights` together, which stand at the
@@ -82,6 +91,7 @@ fn gpu_manifest(mut plan: Plan) -> Manifest {
     manifest.cuda = Some(CudaCode {
         ptx_version: "8.0".to_owned(),
         architecture: "sm_80".to_owned(),
+        assembler: None,
         usage: Vec::new(),
     });
     manifest

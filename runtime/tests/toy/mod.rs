@@ -1,4 +1,4 @@
-//! A toy artifact with machine code written by hand: a "model" whose next token is the sum of all
+//! A toy artifact with a few lines of C as its code: a "model" whose next token is the sum of all
 //! ids so far (a picture's place counts as the bits of its first pixel).
 //!
 //! It has everything an executor must carry out right (arena, several launches, waits, pages,
