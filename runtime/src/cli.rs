@@ -11,10 +11,12 @@ mod progress;
 mod run;
 mod trace;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use sail_ir::Help;
+use std::path::Path;
 
-use crate::{DeviceKind, Options, WeightsMemory};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sail_ir::{Help, output};
+
+use crate::{DeviceKind, Options, Program, WeightsMemory};
 
 /// Why a command ends without its result.
 pub type Failure = Box<dyn Help>;
@@ -110,6 +112,17 @@ impl Machine {
             ..Options::default()
         }
     }
+}
+
+/// Open a model; what works, but not as it was meant to, is said on standard error.
+///
+/// Refuses what [`Program::open`] refuses.
+pub fn open(file: &Path, options: &Options) -> Result<Program, Failure> {
+    let program = Program::open(file, options).map_err(boxed)?;
+    if let Some(remark) = program.remark() {
+        output::tell(&format!("warning: {remark}\n"));
+    }
+    Ok(program)
 }
 
 fn boxed(error: impl Help + 'static) -> Failure {

@@ -64,6 +64,11 @@ pub trait Device: Send {
     /// What this is, for people: `host, 2 threads`.
     fn describe(&self) -> String;
 
+    /// What works but not as it was meant to, and why.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+
     /// The control block in words, laid out as [`ControlLayout`] says.
     fn control(&mut self) -> &mut [u32];
 

@@ -72,6 +72,7 @@ pub struct Program {
     free_slots: Mutex<Vec<u32>>,
     context: u32,
     device: String,
+    remark: Option<String>,
 }
 
 impl Program {
@@ -115,6 +116,7 @@ impl Program {
         };
         Ok(Self {
             device: device.describe(),
+            remark: device.remark(),
             free_slots: Mutex::new((0..layout.capacity.slots).rev().collect()),
             engine: Mutex::new(Engine::new(device, plan, layout)),
             text,
@@ -151,6 +153,12 @@ impl Program {
     #[must_use]
     pub fn device(&self) -> &str {
         &self.device
+    }
+
+    /// What works on it but not as it was meant to, and why.
+    #[must_use]
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     /// The executor, for one caller at a time. Needed for more than conversations only: taps,

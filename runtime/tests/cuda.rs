@@ -225,7 +225,12 @@ fn machine_code_that_the_gpu_does_not_take_is_no_loss() {
     gpu::write_gpu(toys.path(), "both", gpu::PTX, b"\x7fELF of another GPU\0");
     let arguments = [&["run", "both.sail"], &ASK[..], &["x"]].concat();
     let host = [&["run", "toy.sail"], &ASK[..], &["x"]].concat();
-    let both = output(on_gpu(toys.path(), "", &arguments));
+    let both = on_gpu(toys.path(), "", &arguments).output().unwrap();
+    expect![[r#"
+        warning: the CUDA driver assembles the kernels, which takes time at every start
+          because it does not take the machine code in the file: no kernel image for the device (CUDA_ERROR_NO_BINARY_FOR_GPU)
+    "#]].assert_eq(&String::from_utf8(both.stderr).unwrap());
+    let both = String::from_utf8(both.stdout).unwrap();
     assert_eq!(without_times(&both), without_times(&output(sail(toys.path(), &host))));
 }
 
@@ -301,6 +306,19 @@ fn an_artifact_for_something_else_is_refused_by_name() {
             exit 4
         "#]],
     );
+    gpu::write_roomy(toys.path(), "roomy", 120 << 10);
+    let roomy = [&["run", "roomy.sail"], &ASK[..], &["x"]].concat();
+    fails(
+        on_gpu(toys.path(), "capability=86", &roomy),
+        expect![[r#"
+        error[SC0616]: a kernel does not fit the GPU
+          in `roomy.sail`
+          because a block of `see` takes 122880 bytes of shared memory: invalid argument (CUDA_ERROR_INVALID_VALUE)
+
+        hint: kernels are shaped for A100, H100 and H200; `--device cuda:N` chooses another GPU
+        exit 4
+    "#]],
+    );
     let host = [&run[..], &["--device", "host"]].concat();
     fails(
         sail(toys.path(), &host),
@@ -340,17 +358,17 @@ fn an_artifact_for_something_else_is_refused_by_name() {
 #[test]
 fn text_that_the_driver_does_not_take_comes_with_its_log() {
     let toys = toys();
-    gpu::write_gpu(toys.path(), "bad", &gpu::PTX.replace("rem.u32 %r3", "rem.u33 %r3"), &[]);
+    gpu::write_gpu(toys.path(), "bad", &gpu::PTX.replace("selp.b32", "selp.b33"), &[]);
     let run = [&["run", "bad.sail"], &ASK[..], &["x"]].concat();
     fails(
         on_gpu(toys.path(), "", &run),
         expect![[r#"
-        error[SC0617]: the CUDA driver does not take the artifact's code
-          in `bad.sail`
-          because of: a PTX JIT compilation failed (CUDA_ERROR_INVALID_PTX)
-            the instruction `rem.u33` is not known at line 284 `rem.u33 %r3, %r3, %r2;` of kernel `shift` (Text)
-        exit 8
-    "#]],
+            error[SC0617]: the CUDA driver does not take the artifact's code
+              in `bad.sail`
+              because of: a PTX JIT compilation failed (CUDA_ERROR_INVALID_PTX)
+                the instruction `selp.b33` is not known at line 355 `selp.b33 	%r5, 0, %r4, %p2;` of kernel `shift` (Text)
+            exit 8
+        "#]],
     );
     let run = [&["run", "gpu.sail"], &ASK[..], &["x"]].concat();
     fails(
@@ -379,6 +397,63 @@ fn memory_that_is_not_there_is_counted_out() {
             exit 7
         "#]],
     );
+    for (faults, expected) in [
+        (
+            "alloc:1=OOM",
+            expect![[r#"
+            error[SC0601]: there is no memory for the weights of 4 MB
+              because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
+
+            hint: weights of fewer bits need less: `sailc compile --quant int8` or `int4`
+            exit 7
+        "#]],
+        ),
+        // The driver's own: code, a graph, a launch.
+        (
+            "load:1=OOM",
+            expect![[r#"
+            error[SC0620]: the GPU has no memory left to take the kernels
+              because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
+
+            hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less
+            exit 7
+        "#]],
+        ),
+        (
+            "graph:1=OOM",
+            expect![[r#"
+            error[SC0620]: the GPU has no memory left to begin a graph
+              because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
+
+            hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less
+            exit 7
+        "#]],
+        ),
+        (
+            "launch:1=OOM",
+            expect![[r#"
+            error[SC0620]: the GPU has no memory left to launch `embed`
+              because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
+
+            hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less
+            exit 7
+        "#]],
+        ),
+    ] {
+        fails(on_gpu(toys.path(), faults, &run), expected);
+    }
+    gpu::write_gpu(toys.path(), "both", gpu::PTX, b"\x7fELF of another GPU\0");
+    let both = [&["run", "both.sail"], &ASK[..], &["x"]].concat();
+    fails(
+        on_gpu(toys.path(), "load:1=OOM", &both),
+        expect![[r#"
+        error[SC0620]: the GPU has no memory left to take machine code
+          because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
+
+        hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less
+        exit 7
+    "#]],
+    );
     fails(
         on_gpu(toys.path(), "alloc:4=OOM", &run),
         expect![[r#"
@@ -405,6 +480,17 @@ fn a_gpu_that_fails_is_named_with_the_work_it_failed_in() {
             hint: run again; if it happens again, `dmesg` and `nvidia-smi -q` say whether the hardware is at fault
             exit 8
         "#]],
+    );
+    fails(
+        on_gpu(toys.path(), "load:1=700", &run),
+        expect![[r#"
+        error[SC0619]: the GPU failed and is lost to this run
+          in an attempt to begin a stream
+          because of: an illegal memory access was encountered (CUDA_ERROR_ILLEGAL_ADDRESS)
+
+        hint: run again; if it happens again, `dmesg` and `nvidia-smi -q` say whether the hardware is at fault
+        exit 8
+    "#]],
     );
     // In a graph: the prompt takes some launches of 4, a token 3.
     fails(
@@ -438,14 +524,14 @@ fn a_gpu_that_fails_is_named_with_the_work_it_failed_in() {
     gpu::write_gpu(
         toys.path(),
         "wild",
-        &gpu::PTX.replace("mul.wide.u32 %a5, %r1, 256", "mov.u64 %a5, 0x7000000000"),
+        &gpu::PTX.replace("mul.wide.u32 \t%rd10, %r1, 256", "mov.b64 \t%rd10, 0x7000000000"),
         &[],
     );
     let wild = [&["run", "wild.sail"], &ASK[..], &["x"]].concat();
     fails(
         on_gpu(toys.path(), "", &wild),
         expect![[r#"
-            fakecuda: no allocation is at global address 0x107000310000 at line 59 `st.global.b32 [%a5], %r3;` of kernel `embed` in block [0, 0, 0] thread [0, 0, 0] (OutOfBounds)
+            fakecuda: no allocation is at global address 0x107000310000 at line 68 `st.global.b32 	[%rd2], %r3;` of kernel `embed` in block [0, 0, 0] thread [0, 0, 0] (OutOfBounds)
             error[SC0619]: the GPU failed and is lost to this run
               in a call of `prefill`
               because of: an illegal memory access was encountered (CUDA_ERROR_ILLEGAL_ADDRESS)

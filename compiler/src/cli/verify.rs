@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, value_parser};
 use sail_ir::output;
-use sail_runtime::cli::device;
-use sail_runtime::{DeviceKind, Options, Program};
+use sail_runtime::cli::{device, open};
+use sail_runtime::{DeviceKind, Options};
 
 use crate::error::{CompileError, Failure, boxed};
 use crate::golden::run::{observe_with, positions, rule};
@@ -49,7 +49,7 @@ impl Verify {
             taps: true,
             ..Options::default()
         };
-        let program = Program::open(&self.file, &options).map_err(boxed)?;
+        let program = open(&self.file, &options)?;
         let mut verdicts = Vec::new();
         for case in golden.cases() {
             let rule = rule(&program, self.route_from_golden);

@@ -167,6 +167,12 @@ pub(super) const FROM_REQUEST: &[Code] = &[
         "A kernel or the hardware failed in a way after which the driver answers nothing to this process.",
     ),
     row(
+        "SC0620",
+        "out of GPU memory",
+        7,
+        "The driver itself needs some of the GPU's memory for code, launches and graphs; other programs may have it.",
+    ),
+    row(
         "SC0701",
         "not a golden file",
         3,

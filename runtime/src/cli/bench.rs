@@ -15,7 +15,7 @@ use super::measure::{Operations, Probe};
 use super::progress::Progress;
 use super::{Failure, Machine, boxed};
 use crate::device::signal;
-use crate::{Options, Program, RunError};
+use crate::{Options, RunError};
 
 /// Positions that the question with a picture of one tile has room in.
 const LEAST_CONTEXT: u32 = 512;
@@ -75,7 +75,7 @@ impl Bench {
         signal::listen();
         let options = self.options();
         let start = Instant::now();
-        let program = Program::open(&self.file, &options).map_err(boxed)?;
+        let program = super::open(&self.file, &options)?;
         let load = start.elapsed().as_secs_f64();
         runs::first_touch(&program).map_err(boxed)?;
         let times = report::Opening { load, start: start.elapsed().as_secs_f64() };

@@ -70,7 +70,7 @@ impl Marks {
 impl Eval {
     pub fn run(&self) -> Result<(), Failure> {
         let scenes = read(&self.scenes)?;
-        let program = Program::open(&self.file, &self.machine.options()).map_err(boxed)?;
+        let program = super::open(&self.file, &self.machine.options())?;
         signal::listen();
         let mut progress = Progress::new();
         let mut kinds: BTreeMap<&str, Marks> = BTreeMap::new();

@@ -9,7 +9,7 @@ use super::ask::Asker;
 use super::experts::{self, ExpertProfiler};
 use super::{Failure, Machine, boxed, progress::Progress, trace};
 use crate::device::signal;
-use crate::{Options, Program, Session};
+use crate::{Options, Session};
 
 /// Ask, once or in a conversation.
 #[derive(Debug, Args)]
@@ -111,7 +111,7 @@ impl Run {
             times: self.inside.trace.is_some(),
             ..self.machine.options()
         };
-        let program = Program::open(&self.file, &options).map_err(boxed)?;
+        let program = super::open(&self.file, &options)?;
         let mut progress = Progress::new();
         if self.inside.verify_first {
             progress.verify(&program).map_err(boxed)?;

@@ -35,7 +35,7 @@ use sail_ir::id::{BufferId, Id};
 
 use super::{Call, Device, DeviceError, Layout, StepTime};
 use crate::trace::Limits;
-use code::Code;
+use code::{Code, Form};
 use driver::Context;
 pub use error::{CudaError, Pair};
 use memory::Pinned;
@@ -344,6 +344,16 @@ impl Device for Cuda {
             "cuda:{}, {}, compute capability {}, {}",
             about.ordinal, about.name, about.capability, self.code.form
         )
+    }
+
+    fn remark(&self) -> Option<String> {
+        let Form::Text { declined: Some(because) } = &self.code.form else {
+            return None;
+        };
+        Some(format!(
+            "the CUDA driver assembles the kernels, which takes time at every start\n  \
+             because it does not take the machine code in the file: {because}"
+        ))
     }
 
     fn control(&mut self) -> &mut [u32] {

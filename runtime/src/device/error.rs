@@ -6,6 +6,9 @@ use sail_ir::Help;
 
 use super::cuda::CudaError;
 
+/// What the weights are called where memory for them is refused.
+pub(super) const WEIGHTS: &str = "the weights";
+
 /// The caller knows which artifact it was about and adds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceError {
@@ -77,6 +80,9 @@ impl Help for DeviceError {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Memory { what: WEIGHTS, .. } => {
+                "weights of fewer bits need less: `sailc compile --quant int8` or `int4`"
+            }
             Self::Memory { .. } => "a smaller `--context` needs less",
             Self::Threads { .. } => "ask for fewer with `--threads`",
             Self::Executable { .. } => {

@@ -20,17 +20,20 @@ const LOG_BYTES: usize = 8 << 10;
 const FREE_SHARED_BYTES: u32 = 48 << 10;
 
 /// What was given to the driver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Form {
     Machine,
-    Text,
+    Text {
+        /// The driver's words to the machine code that it declined before, where the file has some.
+        declined: Option<String>,
+    },
 }
 
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Machine => "machine code of the artifact",
-            Self::Text => "PTX assembled by the driver",
+            Self::Text { .. } => "PTX assembled by the driver",
         })
     }
 }
@@ -65,21 +68,21 @@ impl Code {
         fits(&context.about, cuda)?;
         let waits = number(&cuda.architecture) >= Pair(9, 0);
         let made = |module, form| Self { context: Arc::clone(context), module, form, waits };
+        let mut declined = None;
         if let Some(cubin) = artifact.cubin() {
             match load(cubin.as_ptr().cast()) {
                 Ok(module) => return Ok(made(module, Form::Machine)),
                 // Machine code is for GPUs of one kind; the text may still be for this one.
-                Err(answer) => {
-                    let error = refused("take machine code", answer);
-                    if error.is_final() {
-                        return Err(error);
-                    }
-                }
+                Err(answer) => match refused("take machine code", answer) {
+                    CudaError::Failed { because, .. } => declined = Some(because),
+                    error => return Err(error),
+                },
             }
         }
         let text = CString::new(artifact.code())
             .map_err(|_| refusal("its text has a zero byte".to_owned(), String::new()))?;
-        assembled(&text, &context.about, cuda).map(|module| made(module, Form::Text))
+        let module = assembled(&text, &context.about, cuda)?;
+        Ok(made(module, Form::Text { declined }))
     }
 
     /// The kernel that `cuda` describes, allowed the shared memory it takes.
@@ -124,7 +127,9 @@ fn fits(about: &About, cuda: &CudaCode) -> Result<(), CudaError> {
     if found == wanted || (!exact && found > wanted) {
         return Ok(());
     }
-    let (gpu, architecture) = (about.name.clone(), architecture.to_owned());
+    // The name of the target: `sm_90` is compiled for `sm_90a`.
+    let architecture = architecture.trim_end_matches('a').to_owned();
+    let gpu = about.name.clone();
     Err(CudaError::WrongGpu { gpu, architecture, found })
 }
 
@@ -170,10 +175,13 @@ fn assembled(text: &CString, about: &About, cuda: &CudaCode) -> Result<sys::CUmo
             found: about.driver,
             needed: format!("one that reads PTX {}", cuda.ptx_version),
         }),
-        _ => {
-            let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-            Err(refusal(words(answer), String::from_utf8_lossy(&log[..end]).into_owned()))
-        }
+        _ => Err(match refused("take the kernels", answer) {
+            CudaError::Failed { because, .. } => {
+                let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+                refusal(because, String::from_utf8_lossy(&log[..end]).into_owned())
+            }
+            error => error,
+        }),
     }
 }
 
@@ -197,6 +205,7 @@ mod tests {
         let cuda = CudaCode {
             ptx_version: "8.0".to_owned(),
             architecture: architecture.to_owned(),
+            assembler: None,
             usage: Vec::new(),
         };
         fits(&about, &cuda).is_ok()

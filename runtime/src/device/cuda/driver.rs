@@ -163,9 +163,12 @@ pub(super) fn check(doing: impl Into<String>, answer: CUresult) -> Result<(), Cu
 /// An answer that is not success, as an error.
 pub(super) fn refused(doing: impl Into<String>, answer: CUresult) -> CudaError {
     let (doing, because) = (doing.into(), words(answer));
-    match is_sticky(answer) {
-        true => CudaError::Lost { doing, because },
-        false => CudaError::Failed { doing, because },
+    match answer {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => CudaError::Memory { doing, because },
+        _ if is_sticky(answer) => {
+            CudaError::Lost { doing: format!("an attempt to {doing}"), because }
+        }
+        _ => CudaError::Failed { doing, because },
     }
 }
 

@@ -31,6 +31,8 @@ pub enum CudaError {
     Shared { entry: String, bytes: u32, because: String },
     /// The driver takes neither the machine code nor the text; `log` is what it says of the text.
     Refused { because: String, log: String },
+    /// The GPU's memory is used up.
+    Memory { doing: String, because: String },
     /// The driver refused something that is none of the above.
     Failed { doing: String, because: String },
     /// The same, and from here on it refuses everything.
@@ -89,6 +91,9 @@ impl fmt::Display for CudaError {
                 )?;
                 log.lines().try_for_each(|line| write!(f, "\n    {line}"))
             }
+            Self::Memory { doing, because } => {
+                write!(f, "the GPU has no memory left to {doing}\n  because of: {because}")
+            }
             Self::Failed { doing, because } => {
                 write!(f, "the CUDA driver refuses to {doing}\n  because of: {because}")
             }
@@ -116,6 +121,7 @@ impl Help for CudaError {
             Self::Refused { .. } => "SC0617",
             Self::Failed { .. } => "SC0618",
             Self::Lost { .. } => "SC0619",
+            Self::Memory { .. } => "SC0620",
         }
     }
 
@@ -132,7 +138,13 @@ impl Help for CudaError {
             Self::WrongGpu { .. } => {
                 "choose another GPU with `--device cuda:N`, or compile again with another `--target`"
             }
-            Self::Refused { .. } | Self::Shared { .. } | Self::Failed { .. } => return None,
+            Self::Shared { .. } => {
+                "kernels are shaped for A100, H100 and H200; `--device cuda:N` chooses another GPU"
+            }
+            Self::Memory { .. } => {
+                "`nvidia-smi` says which programs have its memory; a smaller `--context` needs less"
+            }
+            Self::Refused { .. } | Self::Failed { .. } => return None,
             Self::Lost { .. } => {
                 "run again; if it happens again, `dmesg` and `nvidia-smi -q` say whether the hardware is at fault"
             }
@@ -143,6 +155,7 @@ impl Help for CudaError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::WrongGpu { .. } | Self::Shared { .. } => 4,
+            Self::Memory { .. } => 7,
             _ => 8,
         }
     }

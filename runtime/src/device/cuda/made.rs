@@ -7,6 +7,7 @@ use super::memory::{DeviceMemory, Pinned};
 use super::stream::Stream;
 use super::table::Launch;
 use crate::device::DeviceError;
+use crate::device::error::WEIGHTS;
 
 /// Bytes of one fill's job.
 const JOB_BYTES: u64 = 4 * Fill::JOB_WORDS as u64;
@@ -23,7 +24,7 @@ pub(super) fn weights(
     let kernel = recipe.kernel.as_ref();
     let kernel = kernel.expect("broken invariant `recipe.kernel`: none for a GPU");
     let entry = code.entry(kernel)?;
-    let memory = DeviceMemory::new(context, "the weights", recipe.bytes)?;
+    let memory = DeviceMemory::new(context, WEIGHTS, recipe.bytes)?;
     memory.zero(stream)?;
     let count = recipe.fills.len() as u64 * Fill::JOB_WORDS as u64;
     let mut words = Pinned::new(context, "what weights are made of", count)?;

@@ -220,8 +220,10 @@ impl<T: Plain> Pinned<T> {
         let mut start: *mut c_void = ptr::null_mut();
         // SAFETY: writes one address; the context is current.
         let answer = unsafe { sys::cuMemHostAlloc(&raw mut start, wanted, 0) };
-        if answer != sys::CUresult::CUDA_SUCCESS {
-            return Err(refuse(words(answer)));
+        match answer {
+            sys::CUresult::CUDA_SUCCESS => {}
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => return Err(refuse(words(answer))),
+            answer => return Err(refused(format!("give memory for {what}"), answer).into()),
         }
         // SAFETY: the driver gave that many bytes, aligned to a page, to nobody else.
         unsafe { ptr::write_bytes(start.cast::<u8>(), 0, wanted) };

@@ -15,6 +15,7 @@ use super::driver::Context;
 use super::memory::{DeviceMemory, Pinned};
 use super::stream::{Event, Stream};
 use crate::device::DeviceError;
+use crate::device::error::WEIGHTS;
 use crate::device::host::plain;
 
 /// Bytes of a piece: long enough that beginning a copy costs nothing beside it.
@@ -29,7 +30,7 @@ const READERS: usize = 4;
 pub(super) fn weights(artifact: &Artifact, stream: &Stream) -> Result<DeviceMemory, DeviceError> {
     let context = stream.context();
     let section = artifact.weights();
-    let memory = DeviceMemory::new(context, "the weights", section.bytes)?;
+    let memory = DeviceMemory::new(context, WEIGHTS, section.bytes)?;
     let mut halves = [Half::new(context, section.bytes)?, Half::new(context, section.bytes)?];
     let mut done = 0;
     let mut turn = 0;

@@ -10,6 +10,7 @@ use sail_ir::artifact::{Artifact, Fill, Recipe};
 
 use super::memory::{Memory, plain};
 use crate::device::DeviceError;
+use crate::device::error::WEIGHTS;
 
 /// Where weights are while a program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,7 +72,7 @@ impl Weights {
 
 /// Weights that the file holds no bytes of.
 fn make(recipe: &Recipe, threads: usize) -> Result<Weights, DeviceError> {
-    let memory = Memory::new("the weights", recipe.bytes)?;
+    let memory = Memory::new(WEIGHTS, recipe.bytes)?;
     let (start, length) = memory.parts::<u8>();
     // SAFETY: the memory was made above and nobody else knows of it.
     let all = unsafe { slice::from_raw_parts_mut(start, length) };
@@ -121,7 +122,7 @@ fn map(file: &File, offset: u64, bytes: u64) -> Result<Weights, DeviceError> {
 }
 
 fn copy(file: &File, offset: u64, bytes: u64, threads: usize) -> Result<Weights, DeviceError> {
-    let memory = Memory::new("the weights", bytes)?;
+    let memory = Memory::new(WEIGHTS, bytes)?;
     let (start, length) = memory.parts::<u8>();
     // SAFETY: the memory was made above and nobody else knows of it.
     let all = unsafe { slice::from_raw_parts_mut(start, length) };
