@@ -17,7 +17,7 @@ def lack(document):
         return "it is for no GPU"
     if not cuda["cubin"]:
         return f"it holds PTX without machine code for {cuda['architecture']}"
-    bare = [kernel["symbol"] for kernel in cuda["kernels"] if kernel["registers"] is None]
+    bare = [kernel["name"] for kernel in cuda["kernels"] if kernel["registers"] is None]
     if bare or not cuda["kernels"]:
         return f"its machine code lacks {len(bare)} of {len(cuda['kernels'])} kernels: {', '.join(bare[:3])}"
     return None

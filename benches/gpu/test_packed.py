@@ -5,7 +5,7 @@ import packed
 
 
 def described(cubin, registers):
-    kernels = [{"symbol": f"kernel{at}", "registers": count} for at, count in enumerate(registers)]
+    kernels = [{"name": f"kernel{at}", "registers": count} for at, count in enumerate(registers)]
     return {"cuda": {"architecture": "sm_90a", "cubin": cubin, "kernels": kernels}}
 
 

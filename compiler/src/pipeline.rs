@@ -435,6 +435,7 @@ impl Draft {
         let mut cuda = CudaCode {
             ptx_version: ptx.version().to_owned(),
             architecture: architecture.to_owned(),
+            assembler: cubin.as_ref().map(|cubin| cubin.assembler.to_string()),
             usage: Vec::new(),
         };
         let cubin = cubin.map(|cubin| {

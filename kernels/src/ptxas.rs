@@ -21,10 +21,37 @@ const INSTALLED: &str = "/usr/local/cuda/bin/ptxas";
 /// Prints the folders of NVIDIA's Python packages, each of which has a folder with `bin` there.
 const PACKAGES: &str = "import nvidia; print(*nvidia.__path__, sep='\\n')";
 
+/// A release of the assembler: `13.5.37`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version([u32; 3]);
+
+/// The oldest that is used. Older ones make code of some `wgmma` that reads registers before they are
+/// written, and say nothing.
+const OLDEST: Version = Version([13, 3, 0]);
+
+impl Version {
+    /// In what `ptxas --version` prints: `Cuda compilation tools, release 13.5, V13.5.37`.
+    fn read(said: &str) -> Option<Self> {
+        let numbers = said.split(", V").nth(1)?.split_whitespace().next()?;
+        let mut numbers = numbers.split('.').map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Self([next()?, next()?, next()?]))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([major, minor, build]) = self;
+        write!(f, "{major}.{minor}.{build}")
+    }
+}
+
 /// Machine code for one architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cubin {
     pub bytes: Vec<u8>,
+    /// What made it.
+    pub assembler: Version,
     pub usage: Vec<KernelUsage>,
     /// What it warned of, line by line: `wgmma` that waits after every product, for one.
     pub warnings: Vec<String>,
@@ -35,6 +62,8 @@ pub struct Cubin {
 pub enum PtxasError {
     /// It cannot be started or its files cannot be written.
     Start { path: PathBuf, because: String },
+    /// It is older than any that is right, or no ptxas.
+    Old { path: PathBuf, found: Option<Version> },
     /// It refused the text.
     Refused { text: String },
 }
@@ -44,6 +73,15 @@ impl fmt::Display for PtxasError {
         match self {
             Self::Start { path, because } => {
                 write!(f, "`{}` cannot be run\n  because {because}", path.display())
+            }
+            Self::Old { path, found } => {
+                let found = found.map_or("does not say which".to_owned(), |it| format!("is {it}"));
+                write!(
+                    f,
+                    "`{}` is not a ptxas that is used\n  because it {found}, and before {OLDEST} they make wrong code \
+                     of some products of warpgroups",
+                    path.display()
+                )
             }
             Self::Refused { text } => write!(f, "ptxas refused the PTX\n  because {text}"),
         }
@@ -57,6 +95,8 @@ impl std::error::Error for PtxasError {}
 pub struct Absent {
     /// This executable, beside whose folders one is looked for.
     executable: PathBuf,
+    /// What was found and is too old.
+    old: Vec<PtxasError>,
 }
 
 impl fmt::Display for Absent {
@@ -66,30 +106,38 @@ impl fmt::Display for Absent {
             "no ptxas was found: `SAIL_PTXAS` names none, `cuda` in a folder above `{}` has none, nor has the \
              shell's path, `{INSTALLED}`, a package of `python3`",
             self.executable.display()
-        )
+        )?;
+        self.old.iter().try_for_each(|old| write!(f, "\n  and {old}"))
     }
 }
 
 impl std::error::Error for Absent {}
 
-/// What helps where there is none, or one that is too old for PTX 8.0.
+/// What helps where there is none, or one that is too old.
 pub const HINT: &str =
-    "`pip install nvidia-cuda-nvcc`, or name the ptxas of CUDA 12.0 or later with `SAIL_PTXAS`";
+    "`pip install nvidia-cuda-nvcc`, or name the ptxas of CUDA 13.3 or later with `SAIL_PTXAS`";
 
 /// The assembler of this machine: what `SAIL_PTXAS` names, else `cuda/` in one of the folders above
 /// this executable (`target/cuda`), else the `ptxas` that the shell would start, else that of CUDA's
-/// installer, else that of a package which the shell's `python3` has.
+/// installer, else that of a package which the shell's `python3` has. One that is too old is passed
+/// over, unless it is named: [`assemble`] refuses that.
 pub fn find() -> Result<PathBuf, Absent> {
     if let Some(named) = std::env::var_os("SAIL_PTXAS").filter(|named| !named.is_empty()) {
         return Ok(PathBuf::from(named));
     }
     let executable = std::env::current_exe().unwrap_or_default();
     let installed = || Some(PathBuf::from(INSTALLED)).filter(|place| place.is_file());
-    above(&executable)
-        .or_else(of_shell)
-        .or_else(installed)
-        .or_else(|| folders_of_packages().iter().find_map(|folder| in_packages(folder)))
-        .ok_or(Absent { executable })
+    let packaged = || folders_of_packages().iter().find_map(|folder| in_packages(folder));
+    let places: [&dyn Fn() -> Option<PathBuf>; 4] =
+        [&|| above(&executable), &of_shell, &installed, &packaged];
+    let mut old = Vec::new();
+    for path in places.iter().filter_map(|place| place()) {
+        match in_scratch(&path, |folder| version(&path, folder)) {
+            Ok(_) => return Ok(path),
+            Err(error) => old.push(error),
+        }
+    }
+    Err(Absent { executable, old })
 }
 
 /// That of a toolkit in a folder above `executable`.
@@ -134,14 +182,49 @@ fn runnable(ptxas: &Path, folder: &Path) -> std::io::Result<PathBuf> {
     Ok(copy)
 }
 
-/// Assemble `text` for `architecture` (`sm_90a`) with the executable `ptxas`.
-pub fn assemble(ptxas: &Path, text: &str, architecture: &str) -> Result<Cubin, PtxasError> {
-    let start = |because: std::io::Error| {
+/// Why `ptxas` cannot be run.
+fn start(ptxas: &Path) -> impl Fn(std::io::Error) -> PtxasError {
+    |because| {
         let because = because.to_string();
         let because = because.split(" (os error").next().unwrap_or_default().to_lowercase();
         PtxasError::Start { path: ptxas.to_owned(), because }
-    };
-    let folder = scratch().map_err(start)?;
+    }
+}
+
+/// The release of a ptxas.
+///
+/// Refuses one that cannot be run, and one that is older than [`OLDEST`].
+fn version(ptxas: &Path, folder: &Path) -> Result<Version, PtxasError> {
+    let said = runnable(ptxas, folder).and_then(|it| Command::new(it).arg("--version").output());
+    let said = said.map_err(start(ptxas))?;
+    let found = Version::read(&String::from_utf8_lossy(&said.stdout));
+    let path = ptxas.to_owned();
+    found.filter(|found| *found >= OLDEST).ok_or(PtxasError::Old { path, found })
+}
+
+/// `work` with a folder of its own.
+fn in_scratch<T>(
+    ptxas: &Path,
+    work: impl FnOnce(&Path) -> Result<T, PtxasError>,
+) -> Result<T, PtxasError> {
+    let folder = scratch().map_err(start(ptxas))?;
+    let done = work(&folder);
+    let _gone_anyway = std::fs::remove_dir_all(&folder);
+    done
+}
+
+/// Assemble `text` for `architecture` (`sm_90a`) with the executable `ptxas`.
+///
+/// Refuses one that cannot be run or is too old, and text that it refuses.
+pub fn assemble(ptxas: &Path, text: &str, architecture: &str) -> Result<Cubin, PtxasError> {
+    in_scratch(ptxas, |folder| assemble_in(folder, (ptxas, text, architecture)))
+}
+
+fn assemble_in(
+    folder: &Path,
+    (ptxas, text, architecture): (&Path, &str, &str),
+) -> Result<Cubin, PtxasError> {
+    let assembler = version(ptxas, folder)?;
     let (source, output) = (folder.join("kernels.ptx"), folder.join("kernels.cubin"));
     let done = std::fs::write(&source, text).and_then(|()| {
         let arguments: [OsString; 6] = [
@@ -152,20 +235,22 @@ pub fn assemble(ptxas: &Path, text: &str, architecture: &str) -> Result<Cubin, P
             output.clone().into(),
             source.clone().into(),
         ];
-        let done = Command::new(runnable(ptxas, &folder)?).args(arguments).output()?;
+        let done = Command::new(runnable(ptxas, folder)?).args(arguments).output()?;
         let bytes = if done.status.success() { std::fs::read(&output)? } else { Vec::new() };
         Ok((done, bytes))
     });
-    let _gone_anyway = std::fs::remove_dir_all(&folder);
-    let (done, bytes) = done.map_err(start)?;
+    let (done, bytes) = done.map_err(start(ptxas))?;
     let said = String::from_utf8_lossy(&done.stderr) + String::from_utf8_lossy(&done.stdout);
     if !done.status.success() {
         return Err(PtxasError::Refused { text: said.trim().to_owned() });
     }
-    // Losses of speed are told as information, with a number.
+    Ok(Cubin { bytes, assembler, usage: usage(&said), warnings: warnings(&said) })
+}
+
+/// What it warns of. Losses of speed are told as information, with a number.
+fn warnings(said: &str) -> Vec<String> {
     let told = |line: &&str| line.starts_with("ptxas warning") || line.contains("(C75");
-    let warnings = said.lines().filter(told);
-    Ok(Cubin { bytes, usage: usage(&said), warnings: warnings.map(str::to_owned).collect() })
+    said.lines().filter(told).map(str::to_owned).collect()
 }
 
 /// A folder of this call alone.
@@ -307,9 +392,42 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn one_that_makes_wrong_code_is_not_used() {
+        let folder = scratch().unwrap();
+        let ptxas = folder.join("ptxas");
+        let judge = |release: &str| {
+            let text =
+                format!("#!/bin/sh\necho 'ptxas: NVIDIA (R)\nCuda compilation tools, {release}'");
+            std::fs::write(&ptxas, text).unwrap();
+            std::fs::set_permissions(&ptxas, Permissions::from_mode(0o755)).unwrap();
+            version(&ptxas, &folder)
+        };
+        assert_eq!(judge("release 13.3, V13.3.73"), Ok(Version([13, 3, 73])));
+        assert_eq!(judge("release 14.0, V14.0.1"), Ok(Version([14, 0, 1])));
+        let path = ptxas.clone();
+        let old = PtxasError::Old { path, found: Some(Version([12, 9, 86])) };
+        assert_eq!(judge("release 12.9, V12.9.86"), Err(old.clone()));
+        assert!(old.to_string().contains("because it is 12.9.86"), "{old}");
+        let told = judge("something else").unwrap_err().to_string();
+        assert!(told.contains("does not say which"), "{told}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_it_loses_speed_by_is_a_warning() {
+        let said = "ptxas info    : 0 bytes gmem\n\
+            ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized\n\
+            ptxas warning : Registers are spilled to local memory in function 'a', 8 bytes spill stores\n";
+        assert_eq!(warnings(said), said.lines().skip(1).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn who_finds_none_says_where_it_looked() {
-        let absent = Absent { executable: "/opt/bin/sailc".into() }.to_string();
-        for place in ["SAIL_PTXAS", "/opt/bin/sailc", "shell's path", INSTALLED, "python3"] {
+        let old = PtxasError::Old { path: "/usr/bin/ptxas".into(), found: None };
+        let absent = Absent { executable: "/opt/bin/sailc".into(), old: vec![old] }.to_string();
+        for place in
+            ["SAIL_PTXAS", "/opt/bin/sailc", "shell's path", INSTALLED, "python3", "/usr/bin/ptxas"]
+        {
             assert!(absent.contains(place), "{absent}");
         }
     }

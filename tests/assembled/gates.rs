@@ -135,7 +135,7 @@ pub fn each_breaks() {
     };
     assert_eq!(broken(&fine, &target), Vec::<String>::new());
     type Way = (&'static str, fn(&mut Assembled));
-    let ways: [Way; 8] = [
+    let ways: [Way; 10] = [
         ("spills 4 bytes", |it| it.usage.spill_bytes = 4),
         ("8 bytes of stack", |it| it.usage.stack_bytes = 8),
         ("local memory", |it| it.code.push_str("\n/*0010*/ STL.64 [R1], R2 ;")),
@@ -146,6 +146,8 @@ pub fn each_breaks() {
         }),
         ("bytes of shared memory", |it| it.block.shared_bytes = 130_000),
         ("its plan does not know", |it| it.ptx.push_str("\n.shared .align 4 .b8 t[4];")),
+        ("no IGMMA", |it| it.ptx = it.ptx.replace("k16.f32.bf16.bf16", "k32.s32.s8.s8")),
+        ("no QGMMA", |it| it.ptx = it.ptx.replace("k16.f32.bf16.bf16", "k32.f32.e4m3.e4m3")),
         ("no HGMMA", |it| it.code = "/*0000*/ HMMA.16816.F32.BF16 R4 ;".into()),
     ];
     for (word, spoil) in ways {

@@ -14,12 +14,14 @@ use sail_tests::harness::{Outcome, Test, failed, told};
 use sail_tests::places::{binary, simulated_driver};
 use sail_tests::recorded::RECORDED;
 use sailc::options::Options;
+use serde_json::{Value, json};
 
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("weights made by this machine are those of their recipe", on_this_machine),
         Test::new("weights made on a simulated GPU are those of their recipe", on_a_gpu),
         Test::new("a file of code alone tells what the assembler said of each kernel", is_told),
+        Test::new("a file without machine code for its GPU says so", is_told_to_be_absent),
     ]
 }
 
@@ -53,7 +55,50 @@ fn is_told() -> Result<(), Outcome> {
     let kernels = manifest.plan.kernels.iter().filter_map(|(_, kernel)| kernel.cuda.as_ref());
     let entries: BTreeSet<&str> = kernels.map(|cuda| cuda.entry.as_str()).collect();
     assert_eq!(usage.iter().map(|usage| usage.entry.as_str()).collect::<BTreeSet<_>>(), entries);
+    let (text, cuda) = inspected(&made)?;
+    assert!(text.contains("machine code  for `sm_90a`, by ptxas 1"), "{text}");
+    assert_eq!(cuda["cubin"], true);
+    for kernel in cuda["kernels"].as_array().into_iter().flatten() {
+        assert_eq!((&kernel["target"], &kernel["ptx_version"]), (&json!("sm_90a"), &json!("8.0")));
+        let found = usage.iter().find(|usage| kernel["entry"] == usage.entry.as_str());
+        let usage = found.ok_or_else(|| failed(kernel))?;
+        assert_eq!(kernel["registers"], usage.registers, "{kernel}");
+        assert_eq!(kernel["spill_bytes"], usage.spill_bytes, "{kernel}");
+        assert_eq!(kernel["cubin"], true, "{kernel}");
+        let named = kernel["name"].is_string() && kernel["shared_bytes"].is_u64();
+        assert!(named, "{kernel}");
+    }
     Ok(())
+}
+
+/// Without an assembler a file has text alone, and says so.
+fn is_told_to_be_absent() -> Result<(), Outcome> {
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let made = folder.path().join("made.sail");
+    let weights = WeightSource::Random { seed: 7 };
+    let target = Target::parse("sm_80").map_err(told)?;
+    let options = Options { weights, code_only: true, assemble: false, ..Options::new(target) };
+    compile(&RECORDED[0].paths()?.0, &options, &made)?;
+    let (text, cuda) = inspected(&made)?;
+    assert!(text.contains("machine code  none: the driver assembles the PTX 8.0"), "{text}");
+    assert_eq!((&cuda["cubin"], &cuda["assembler"]), (&json!(false), &json!(null)));
+    let kernels = cuda["kernels"].as_array().ok_or_else(|| failed(&cuda))?;
+    assert!(!kernels.is_empty());
+    for kernel in kernels {
+        assert_eq!((&kernel["cubin"], &kernel["registers"]), (&json!(false), &json!(null)));
+    }
+    Ok(())
+}
+
+/// What `sail inspect` prints, and its `cuda` as JSON.
+fn inspected(file: &Path) -> Result<(String, Value), Outcome> {
+    let ask = |more: &[&str]| -> Result<String, Outcome> {
+        let mut sail = Command::new(binary("sail")?);
+        let output = sail.arg("inspect").arg(file).args(more).output().map_err(failed)?;
+        String::from_utf8(output.stdout).map_err(failed)
+    };
+    let mut document: Value = serde_json::from_str(&ask(&["--json"])?).map_err(failed)?;
+    Ok((ask(&[])?, document["cuda"].take()))
 }
 
 /// A model whose weights are made gives the same text, also with a scale for each row, as one of the

@@ -19,7 +19,7 @@ use super::ArtifactError;
 pub const MAGIC: [u8; 8] = *b"SAILFILE";
 
 /// The format this crate writes, and the only one it reads.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// Bytes of the header.
 pub const HEADER_BYTES: u64 = 4096;

@@ -244,6 +244,8 @@ pub struct CudaCode {
     pub ptx_version: String,
     /// `.target` of the text: `sm_90a`.
     pub architecture: String,
+    /// Release of the assembler that made the machine code; none without.
+    pub assembler: Option<String>,
     /// What the assembler says of each kernel, in the order of the plan; empty without machine code.
     pub usage: Vec<KernelUsage>,
 }

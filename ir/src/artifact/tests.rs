@@ -260,16 +260,16 @@ fn each_kind_of_wrong_file_has_its_own_sentence() {
     "#]]
     .assert_eq(&message(&bytes[..bytes.len() / 2]));
     expect![[r#"
-        error[SC0404]: the artifact has the older format 4
-          because this program reads format 5
+        error[SC0404]: the artifact has the older format 5
+          because this program reads format 6
 
         hint: compile the checkpoint again
         exit 4
     "#]]
     .assert_eq(&message(&with_format(FORMAT - 1)));
     expect![[r#"
-        error[SC0404]: the artifact has the newer format 6
-          because this program reads format 5
+        error[SC0404]: the artifact has the newer format 7
+          because this program reads format 6
 
         hint: use a newer `sail`, or compile again
         exit 4

@@ -145,8 +145,11 @@ fn cuda(manifest: &Manifest, code: &CudaCode) -> serde_json::Value {
         let launch = kernel.cuda.as_ref()?;
         let usage = code.usage.iter().find(|usage| usage.entry == launch.entry);
         Some(json!({
-            "symbol": kernel.symbol,
+            "name": kernel.symbol,
             "entry": launch.entry,
+            "target": code.architecture,
+            "ptx_version": code.ptx_version,
+            "cubin": usage.is_some(),
             "threads": launch.threads,
             "shared_bytes": launch.shared_bytes,
             "cluster": launch.cluster,
@@ -159,6 +162,7 @@ fn cuda(manifest: &Manifest, code: &CudaCode) -> serde_json::Value {
     json!({
         "ptx_version": code.ptx_version,
         "architecture": code.architecture,
+        "assembler": code.assembler,
         "cubin": manifest.section(SectionKind::Cubin).is_some(),
         "kernels": kernels.collect::<Vec<_>>(),
     })
@@ -232,6 +236,15 @@ fn summary(artifact: &Artifact) -> String {
             _ => String::new(),
         };
         lines.push(format!("  {name:<13} {} bytes{kernels}", grouped(section.bytes)));
+    }
+    if let Some(code) = &manifest.cuda {
+        lines.push(match &code.assembler {
+            Some(ptxas) => format!("  machine code  for `{}`, by ptxas {ptxas}", code.architecture),
+            None => format!(
+                "  machine code  none: the driver assembles the PTX {} when it is loaded",
+                code.ptx_version
+            ),
+        });
     }
     if let Some(recipe) = artifact.recipe() {
         lines.push(format!(
