@@ -1,5 +1,6 @@
 //! Every kernel template against its scalar twin, over one list of cases.
 
+mod approximate;
 mod attention;
 mod attention_gpu;
 mod check;

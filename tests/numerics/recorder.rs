@@ -20,6 +20,7 @@ use sail_kernels::table::Tolerance;
 use sail_tests::harness::{Outcome, failed};
 use sail_tests::places::workspace;
 
+use super::approximate::approximate;
 use super::check::Buffers;
 
 /// Most bytes of a case that an archive would have to hold: what is larger shows nothing that smaller ones
@@ -109,6 +110,7 @@ pub fn keep(launched: &Launched<'_>) {
         return;
     }
     let family = kernel.family().to_owned();
+    let approximate = approximate(&family, text);
     let named = (target.name.clone(), family.clone());
     KEPT.lock().expect("nothing panics under the lock").insert(named);
     let Some(folder) = FOLDER.get() else { return };
@@ -150,6 +152,7 @@ pub fn keep(launched: &Launched<'_>) {
         blocks: u32::try_from(*blocks).expect("a grid of blocks"),
         control: control.to_vec(),
         buffers,
+        approximate,
         twin: None,
     };
     let outputs = head.buffers.iter().enumerate().map(|(at, buffer)| match buffer.role {

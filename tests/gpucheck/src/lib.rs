@@ -30,6 +30,8 @@ pub struct Head {
     /// First words of the control block.
     pub control: Vec<u32>,
     pub buffers: Vec<Buffer>,
+    /// Absent: what is written is the simulator's to the bit.
+    pub approximate: Option<Approximate>,
     pub twin: Option<Twin>,
 }
 
@@ -66,6 +68,16 @@ pub struct Twin {
     pub values: u64,
     pub relative: f64,
     pub absolute: f64,
+}
+
+/// How far what a kernel writes, which is bf16, may be from the simulator's where it asks for functions that
+/// hardware approximates: `steps` from one bf16 to the next; or, where values are small, as much as `steps`
+/// are at `floor · rms(output)`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approximate {
+    pub steps: u32,
+    pub floor: f64,
 }
 
 /// A head with all it speaks of.
