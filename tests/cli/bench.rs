@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use sail_tests::harness::{Outcome, Test, failed};
 use sail_tests::places::binary;
@@ -42,6 +42,7 @@ fn beside() -> Result<(), Outcome> {
     inputs::prepare("$ model.sail", folder.path())?;
     let mut bench = Command::new(binary("sail")?);
     bench.args(["bench", "model.sail", "--repeat", "2", "--prefill", "24", "--decode", "3"]);
+    bench.args(["--tiles", "2,1"]);
     let output = bench.arg("--json").current_dir(folder.path()).output().map_err(failed)?;
     let document: Value = serde_json::from_slice(&output.stdout).map_err(failed)?;
 
@@ -50,7 +51,8 @@ fn beside() -> Result<(), Outcome> {
     let all = &document["limits"]["read_bytes"];
     let runs = document["runs"].as_array().ok_or_else(|| failed("no runs"))?;
     let names: Vec<_> = runs.iter().filter_map(|run| run["name"].as_str()).collect();
-    assert_eq!(names, ["vision 1 tile", "prefill 24", "decode 3 at 24"]);
+    assert_eq!(names, ["vision 2 tiles", "vision 1 tile", "prefill 24", "decode 3 at 24"]);
+    assert_eq!(document["sizes"]["tiles"], json!([2, 1]));
     for run in runs {
         let bytes = &run["read_bytes"];
         assert!(number(&bytes["min"]) > 0.0, "{run}");

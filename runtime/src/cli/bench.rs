@@ -46,9 +46,10 @@ pub struct Bench {
     /// Conversations that write at once, each at that depth.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
-    /// Image tiles of one call of the vision tower; 0 leaves pictures out.
-    #[arg(long, value_name = "N", default_value = "1")]
-    tiles: u32,
+    /// Image tiles of one call of the vision tower, or several such numbers: `1,2,4`; 0 leaves
+    /// pictures out.
+    #[arg(long, value_name = "N,…", default_value = "1", value_delimiter = ',')]
+    tiles: Vec<u32>,
     /// Repetitions of each; the median counts.
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
@@ -85,12 +86,12 @@ impl Bench {
             prefill: self.prefill,
             decode: self.decode,
             batch: self.batch,
-            tiles: self.tiles,
+            tiles: self.tiles.iter().copied().filter(|tiles| *tiles > 0).collect(),
             repeat: self.repeat,
         };
         if self.turns {
             progress.clear();
-            return turns::take(&program, sizes);
+            return turns::take(&program, &sizes);
         }
         let path = self.profile_experts.as_deref();
         let profiler = path.map(|path| ExpertProfiler::new(&program, path)).transpose()?;

@@ -55,11 +55,11 @@ impl<'p> Report<'p> {
     }
 
     fn lines(&self) -> Vec<Line> {
-        let sizes = self.runs.sizes;
+        let sizes = &self.runs.sizes;
         let mut lines = Vec::new();
-        if let Some(vision) = &self.runs.vision {
-            let tiles = f64::from(sizes.tiles);
-            let name = format!("vision {} tile{}", sizes.tiles, plural(sizes.tiles));
+        for (tiles, vision) in &self.runs.vision {
+            let name = format!("vision {tiles} tile{}", plural(*tiles));
+            let tiles = f64::from(*tiles);
             lines.push(line(name, vision, "ms/tile", |seconds| seconds * 1e3 / tiles));
         }
         let tokens = f64::from(sizes.prefill);
@@ -77,8 +77,7 @@ impl<'p> Report<'p> {
 
     /// Bytes read, operations in floats, operations in 8-bit integers.
     fn limits(&self) -> [Spread; 3] {
-        let phases = [&self.runs.prefill, &self.runs.decode].into_iter().chain(&self.runs.vision);
-        let all: Vec<_> = phases.flat_map(|phase| &phase.repetitions).collect();
+        let all: Vec<_> = self.phases().flat_map(|(_, phase)| &phase.repetitions).collect();
         let of = |limit: fn(&Limits) -> f64| Spread::of(all.iter().map(|one| limit(&one.limits)));
         [of(|it| it.read_bytes), of(|it| it.operations), of(|it| it.byte_operations)]
     }
@@ -172,9 +171,15 @@ impl<'p> Report<'p> {
         )
     }
 
-    fn phases(&self) -> impl Iterator<Item = (&'static str, &Phase)> {
-        let vision = self.runs.vision.iter().map(|phase| ("vision", phase));
-        vision.chain([("prefill", &self.runs.prefill), ("decode", &self.runs.decode)])
+    /// One number of tiles is plain `vision`.
+    fn phases(&self) -> impl Iterator<Item = (String, &Phase)> {
+        let one = self.runs.vision.len() == 1;
+        let vision = self.runs.vision.iter().map(move |(tiles, phase)| match one {
+            true => ("vision".to_owned(), phase),
+            false => (format!("vision {tiles}"), phase),
+        });
+        let others = [("prefill", &self.runs.prefill), ("decode", &self.runs.decode)];
+        vision.chain(others.map(|(name, phase)| (name.to_owned(), phase)))
     }
 
     /// Time of all threads in all repetitions that families were timed in.
@@ -235,13 +240,13 @@ impl<'p> Report<'p> {
                 });
                 (family.clone(), value)
             });
-            (name.to_owned(), Value::Object(families.collect()))
+            (name, Value::Object(families.collect()))
         });
-        let observed = self.phases().map(|(name, phase)| {
-            (name.to_owned(), json!(Spread::of(phase.observed.iter().copied())))
-        });
+        let observed = self
+            .phases()
+            .map(|(name, phase)| (name, json!(Spread::of(phase.observed.iter().copied()))));
         json!({
-            "schema": "sail.bench/1",
+            "schema": "sail.bench/2",
             "root": self.program.artifact().root_hash(),
             "target": self.program.manifest().target.name,
             "device": self.program.device(),

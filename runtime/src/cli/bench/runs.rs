@@ -21,13 +21,14 @@ use crate::trace::{Limits, Work};
 use crate::{Picture, Program, Request, RunError, Session};
 
 /// How much of each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sizes {
     pub prefill: u32,
     pub decode: u32,
     /// Conversations that are decoded together.
     pub batch: u32,
-    pub tiles: u32,
+    /// Tiles of each call of the vision tower that is measured.
+    pub tiles: Vec<u32>,
     pub repeat: u32,
 }
 
@@ -41,7 +42,8 @@ pub struct Runs {
     pub gpu: bool,
     /// Most conversations of one call of `decode`.
     pub decode_rows: u32,
-    pub vision: Option<Phase>,
+    /// One for each number of tiles; none without eyes.
+    pub vision: Vec<(u32, Phase)>,
     pub prefill: Phase,
     pub decode: Phase,
     /// Seconds from a question (with a picture of one tile, if the model has eyes) to the first
@@ -115,9 +117,10 @@ pub fn measure(
     progress: &mut Progress,
 ) -> Result<Runs, Failure> {
     let Watched { program, probe, profiler } = *watched;
-    has_room_for_text(program, sizes)?;
-    let image_positions = program.manifest().tiling.tokens_per_tile.saturating_mul(sizes.tiles);
-    let pictures = ContextError { tiles: sizes.tiles, image_positions, ..nothing_asked(program) };
+    has_room_for_text(program, &sizes)?;
+    let tiles = sizes.tiles.iter().copied().max().unwrap_or(0);
+    let image_positions = program.manifest().tiling.tokens_per_tile.saturating_mul(tiles);
+    let pictures = ContextError { tiles, image_positions, ..nothing_asked(program) };
     has_room(program, pictures)?;
     let pixels = pixels(&program.engine());
     let mut bench = Bench { program, sizes, probe, profiler, pixels };
@@ -125,7 +128,7 @@ pub fn measure(
 }
 
 /// Refuses a context without room for the prompt and the tokens after it.
-pub(super) fn has_room_for_text(program: &Program, sizes: Sizes) -> Result<(), Failure> {
+pub(super) fn has_room_for_text(program: &Program, sizes: &Sizes) -> Result<(), Failure> {
     let text_positions = sizes.prefill.saturating_add(sizes.decode);
     has_room(program, ContextError { text_positions, ..nothing_asked(program) })
 }
@@ -162,30 +165,30 @@ struct Bench<'p> {
 
 impl Bench<'_> {
     fn carry_out(&mut self, progress: &mut Progress) -> Result<Runs, RunError> {
-        let Sizes { repeat, tiles, .. } = self.sizes;
-        let eyes = self.program.engine().has("vision", Twin::Production) && tiles > 0;
-        let total = repeat * 3 + u32::from(eyes) * repeat;
+        let Sizes { prefill: depth, decode: count, batch, repeat, .. } = self.sizes;
+        let eyes = self.program.engine().has("vision", Twin::Production);
+        let tiles = if eyes { self.sizes.tiles.as_slice() } else { &[] };
+        let total = repeat * (3 + tiles.len() as u32);
         let mut done = 0;
         let mut tick = || {
             done += 1;
             progress.show("bench", done, total);
         };
-        let mut vision = Phase::default();
+        let mut vision: Vec<_> = tiles.iter().map(|tiles| (*tiles, Phase::default())).collect();
         let mut prefill = Phase::default();
         let mut decode = Phase::default();
-        let Sizes { prefill: depth, decode: count, batch, .. } = self.sizes;
         let apart = self.program.engine().want_times(false);
         for slot in 1..batch {
             read_into(&mut self.program.engine(), slot, depth, &mut |_| {})?;
         }
         if apart {
-            self.prepare(eyes)?;
+            self.prepare(tiles)?;
         }
         let mut first = (Vec::new(), 0);
         for _ in 0..repeat {
-            if eyes {
-                self.repetition(&mut vision, apart, &|engine, watch| {
-                    see(engine, tiles, &self.pixels, watch)
+            for (tiles, phase) in &mut vision {
+                self.repetition(phase, apart, &|engine, watch| {
+                    see(engine, *tiles, &self.pixels, watch)
                 })?;
                 tick();
             }
@@ -195,18 +198,18 @@ impl Bench<'_> {
                 write(engine, depth..depth + count, batch, watch)
             })?;
             tick();
-            let (seconds, tokens) = self.first_token(eyes)?;
+            let (seconds, tokens) = self.first_token(!tiles.is_empty())?;
             first.0.push(seconds);
             first.1 = tokens;
             tick();
         }
         Ok(Runs {
-            sizes: self.sizes,
+            sizes: self.sizes.clone(),
             threads: self.probe.threads,
             origin: self.probe.origin(),
             gpu: self.probe.tells(),
             decode_rows: self.program.engine().decode_rows(),
-            vision: eyes.then_some(vision),
+            vision,
             prefill,
             decode,
             first_token: first,
@@ -215,12 +218,12 @@ impl Bench<'_> {
 
     /// Twice through everything that a device does otherwise the first two times: it loads kernels,
     /// and records calls.
-    fn prepare(&self, eyes: bool) -> Result<(), RunError> {
-        let Sizes { prefill: depth, batch, tiles, .. } = self.sizes;
+    fn prepare(&self, tiles: &[u32]) -> Result<(), RunError> {
+        let Sizes { prefill: depth, batch, .. } = self.sizes;
         let mut engine = self.program.engine();
         for _ in 0..2 {
-            if eyes {
-                see(&mut engine, tiles, &self.pixels, &mut |_| {})?;
+            for tiles in tiles {
+                see(&mut engine, *tiles, &self.pixels, &mut |_| {})?;
             }
             read(&mut engine, depth, &mut |_| {})?;
             write(&mut engine, depth..depth + 1, batch, &mut |_| {})?;

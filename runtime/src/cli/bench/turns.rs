@@ -19,9 +19,9 @@ use crate::device::signal;
 /// the ratio of their times is steadier than either.
 ///
 /// Refuses a context without room for the tokens. Ctrl-C ends the program: nothing is lost.
-pub fn take(program: &Program, sizes: Sizes) -> Result<(), Failure> {
+pub fn take(program: &Program, sizes: &Sizes) -> Result<(), Failure> {
     runs::has_room_for_text(program, sizes)?;
-    let Sizes { prefill, decode, batch, .. } = sizes;
+    let Sizes { prefill, decode, batch, .. } = *sizes;
     let positions = prefill..prefill + decode;
     for slot in 0..batch {
         runs::read_into(&mut program.engine(), slot, prefill, &mut |_| {}).map_err(boxed)?;
