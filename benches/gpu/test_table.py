@@ -30,6 +30,19 @@ class Table(unittest.TestCase):
         self.assertIn("| | 2B bf16 | 8B int8 |", text)
         self.assertIn("70.00 [69.00 .. 71.00]", text)
 
+    def test_some_numbers_of_tiles_are_rows_in_their_order(self):
+        names = [f"vision {tiles} tile{'s' * (tiles > 1)}" for tiles in range(1, 12)]
+        line = json.loads(bench("2B bf16 1x1x1x1x1", 3))
+        run = line["document"]["runs"][0]
+        line["document"]["runs"] = [run] + [{**run, "name": name} for name in reversed(names)]
+        rows = [row.split(" | ")[0] for row in table.of_lines([json.dumps(line)]).splitlines() if row.startswith("| vision")]
+        self.assertEqual(rows, [f"| {names[tiles - 1]}" for tiles in (1, 2, 4, 8, 11)])
+
+    def test_the_readme_is_that_of_the_record(self):
+        lines = table.RECORD.read_text().splitlines()
+        readme = table.README.read_text()
+        self.assertEqual(table.placed(readme, table.of_lines(lines)), readme)
+
     def test_the_readme_keeps_what_is_not_the_table(self):
         readme = f"a\n{table.BEGIN}\nold\n{table.END}\nb\n"
         self.assertEqual(table.placed(readme, "new"), f"a\n{table.BEGIN}\nnew\n{table.END}\nb\n")
