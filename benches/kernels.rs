@@ -1,15 +1,16 @@
 //! Kernel families at the sizes of the published models, one thread: `cargo bench -p sail-bench -- NAME`.
 
-#[path = "kernels/attention.rs"]
-mod attention;
-#[path = "kernels/experts.rs"]
-mod experts;
-#[path = "kernels/products.rs"]
-mod products;
-#[path = "kernels/rows.rs"]
-mod rows;
+use criterion::{Criterion, criterion_group, criterion_main};
+use sail_bench::cases::all;
 
-use criterion::{criterion_group, criterion_main};
+fn bench(criterion: &mut Criterion) {
+    for group in all() {
+        let mut timed = criterion.benchmark_group(group.name);
+        timed.sample_size(group.samples);
+        group.cases.iter().for_each(|case| case.time(&mut timed));
+        timed.finish();
+    }
+}
 
-criterion_group!(kernels, attention::bench, experts::bench, products::bench, rows::bench);
+criterion_group!(kernels, bench);
 criterion_main!(kernels);

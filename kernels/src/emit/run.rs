@@ -418,13 +418,22 @@ impl Prepared {
         Self { loaded, counts, buffers, workspace }
     }
 
-    /// Run all work items.
+    /// Run all work items, as the first call of a step: nothing is left of the last run.
     pub fn run(&mut self) {
+        if self.loaded.workspace_bytes > 0 {
+            self.workspace.put(&[0; 4]);
+        }
         let pointers: Vec<*mut u8> = self.buffers.iter_mut().map(Guarded::pointer).collect();
         let items = 0..self.loaded.items(self.counts);
         // SAFETY: the buffers live as long as `self` and are as large as those the caller sized for
         // the kernel's problem.
         unsafe { self.loaded.call(self.counts, &pointers, items, self.workspace.pointer()) };
+    }
+
+    /// Whether nothing was written beside the buffers and the workspace.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.workspace.is_intact() && self.buffers.iter().all(Guarded::is_intact)
     }
 }
 
