@@ -52,8 +52,7 @@ class Packed(unittest.TestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         (self.folder / "bin").mkdir()
         (self.folder / "made-of").write_text("abc\n2026-01-02\nrelease\n")
-        self.program("bin/sail", SAIL)
-        (self.folder / "bin/sailc.xz").write_bytes(lzma.compress(b"#!/bin/sh\n"))
+        self.packed("sail", SAIL)
         files = self.folder / "files/cases"
         files.mkdir(parents=True)
         for name in ("00000", "00001", "00002"):
@@ -62,9 +61,8 @@ class Packed(unittest.TestCase):
         path = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
         self.enterContext(mock.patch.dict(os.environ, PATH=path, SAIL_FAKECUDA="simulated"))
 
-    def program(self, name, text):
-        (self.folder / name).write_text(text)
-        (self.folder / name).chmod(0o755)
+    def packed(self, name, text):
+        (self.folder / f"bin/{name}.xz").write_bytes(lzma.compress(text.encode()))
 
     def carried_out(self, *arguments, started=None):
         """Lines of the record after `run`, and what it took."""
@@ -78,7 +76,7 @@ class Packed(unittest.TestCase):
         return [json.loads(line) for line in lines], time.monotonic() - before
 
     def test_cases_that_were_done_before_the_end_of_a_part_are_recorded(self):
-        self.program("bin/gpucheck", HANGS)
+        self.packed("gpucheck", HANGS)
         # What came before the part counts: of its time, six seconds are left.
         lines, took = self.carried_out("conformance", started=time.monotonic() - run.PART_SECONDS + 6)
         self.assertLess(took, 8)
@@ -90,8 +88,9 @@ class Packed(unittest.TestCase):
         self.assertLessEqual(run.PART_SECONDS, 285)
 
     def test_the_clock_while_something_ran_stands_beside_the_greatest(self):
-        self.program("nvidia-smi", SMI)
-        self.program("bin/gpucheck", HANGS.replace("sleep 60 &\nsleep 60", "sleep 1") + "exit 1\n")
+        (self.folder / "nvidia-smi").write_text(SMI)
+        (self.folder / "nvidia-smi").chmod(0o755)
+        self.packed("gpucheck", HANGS.replace("sleep 60 &\nsleep 60", "sleep 1") + "exit 1\n")
         lines, _ = self.carried_out("kernels")
         self.assertEqual(lines[0]["clock_max_mhz"], "1980")
         clock = lines[0]["clock_sm_mhz"]
