@@ -10,7 +10,9 @@ const FRACTION: i32 = 3;
 /// What a float of a row is worth, and how many a value of 1 is.
 pub(super) fn scale_of(row: &[f32]) -> (f32, f32) {
     let greatest = row.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    (greatest / MOST, if greatest == 0.0 { 0.0 } else { MOST / greatest })
+    let inverse = MOST / greatest;
+    // A row of zeros, and one so small that it is one to whatever it is multiplied with.
+    if inverse.is_finite() { (greatest / MOST, inverse) } else { (0.0, 0.0) }
 }
 
 /// The nearest float of 8 bits, ties to even; of magnitudes beyond the greatest, that one.

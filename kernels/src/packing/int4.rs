@@ -134,7 +134,7 @@ impl Grid {
 
     /// From `low` to `high`, zero being a point of it.
     fn between(low: f32, high: f32) -> Self {
-        let scale = to_bf16((high - low) / MOST);
+        let scale = step((high - low) / MOST);
         let zero = if scale == 0.0 { 0.0 } else { nearest(-low / scale) };
         Self { scale, zero }
     }
@@ -143,7 +143,7 @@ impl Grid {
     fn around(low: f32, high: f32, range: f32) -> Self {
         let greatest = if -low > high { low } else { high };
         let zero = if greatest > 0.0 { 7.0 } else { 8.0 };
-        Self { scale: to_bf16(greatest.abs() * range / 8.0), zero }
+        Self { scale: step(greatest.abs() * range / 8.0), zero }
     }
 
     /// The code of a value.
@@ -192,8 +192,10 @@ fn nearest(value: f32) -> f32 {
     (value.clamp(0.0, MOST) + ONES) - ONES
 }
 
-fn to_bf16(value: f32) -> f32 {
-    bf16::from_f32(value).to_f32()
+/// In bf16; 0 for one so small that nothing can be divided by it.
+fn step(value: f32) -> f32 {
+    let scale = bf16::from_f32(value).to_f32();
+    if (1.0 / scale).is_finite() { scale } else { 0.0 }
 }
 
 /// The values of row `output` of a packed panel of `width` outputs, as products take them.
@@ -255,5 +257,8 @@ mod tests {
         let mirrored: Vec<f32> = values.iter().map(|value| -value).collect();
         assert_eq!(of(&mirrored), Grid { scale: 0.5, zero: 15.0 });
         assert_eq!(of(&[0.0; 8]), Grid { scale: 0.0, zero: 0.0 });
+        let least = f32::from(bf16::MIN_POSITIVE_SUBNORMAL);
+        let tiny = of(&[0.0, least, -least]);
+        assert_eq!((tiny.scale, tiny.error(&[0.0, least])), (0.0, 0.0));
     }
 }

@@ -38,7 +38,9 @@ pub(super) fn pack(
 /// What an integer of a row is worth, and how many a value of 1 is.
 pub(super) fn scale_of(row: &[f32]) -> (f32, f32) {
     let greatest = row.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    (greatest / MOST, if greatest == 0.0 { 0.0 } else { MOST / greatest })
+    let inverse = MOST / greatest;
+    // A row of zeros, and one so small that it is one to whatever it is multiplied with.
+    if inverse.is_finite() { (greatest / MOST, inverse) } else { (0.0, 0.0) }
 }
 
 /// A row's values as they come back, see [`super::rounded`].
@@ -99,6 +101,16 @@ mod tests {
         pack(2, &[Some(&rows[..4]), Some(&rows[4..])], None, &mut panel).unwrap();
         assert_eq!(unpack(2, &panel, 2, 0), [0.0, 0.0]);
         assert_eq!(panel[4..6], [1, 192]); // -127 and 63.5, ties to even
+    }
+
+    #[test]
+    fn a_row_of_the_smallest_values_becomes_zeros_at_a_loss_that_can_be_told() {
+        let least = f32::from(bf16::MIN_POSITIVE_SUBNORMAL);
+        let row = bf16_bytes(&[0.0, least, -least, 3.0 * least]);
+        let mut panel = vec![0xff; 8];
+        let loss = pack(4, &[Some(&row)], None, &mut panel).unwrap();
+        assert_eq!(unpack(4, &panel, 1, 0), [0.0; 4]);
+        assert!(loss.noise.is_finite(), "{loss:?}");
     }
 
     #[test]
