@@ -55,13 +55,18 @@ fn output(mut command: Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Exit status and standard error of a command that must fail.
+/// Standard error and exit status of a command that must fail.
 #[track_caller]
-fn fails(mut command: Command, expected: Expect) {
+fn failure(mut command: Command) -> String {
     let output = command.output().unwrap();
     assert!(output.stdout.is_empty(), "{command:?} has a result");
     let errors = String::from_utf8(output.stderr).unwrap();
-    expected.assert_eq(&format!("{errors}exit {}\n", output.status.code().unwrap()));
+    format!("{errors}exit {}\n", output.status.code().unwrap())
+}
+
+#[track_caller]
+fn fails(command: Command, expected: Expect) {
+    expected.assert_eq(&failure(command));
 }
 
 struct Toys {
@@ -397,60 +402,13 @@ fn memory_that_is_not_there_is_counted_out() {
             exit 7
         "#]],
     );
-    for (faults, expected) in [
-        (
-            "alloc:1=OOM",
-            expect![[r#"
-            error[SC0601]: there is no memory for the weights of 4 MB
-              because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
-
-            hint: weights of fewer bits need less: `sailc compile --quant int8` or `int4`
-            exit 7
-        "#]],
-        ),
-        // The driver's own: code, a graph, a launch.
-        (
-            "load:1=OOM",
-            expect![[r#"
-            error[SC0620]: the GPU has no memory left to take the kernels
-              because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
-
-            hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less
-            exit 7
-        "#]],
-        ),
-        (
-            "graph:1=OOM",
-            expect![[r#"
-            error[SC0620]: the GPU has no memory left to begin a graph
-              because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
-
-            hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less
-            exit 7
-        "#]],
-        ),
-        (
-            "launch:1=OOM",
-            expect![[r#"
-            error[SC0620]: the GPU has no memory left to launch `embed`
-              because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
-
-            hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less
-            exit 7
-        "#]],
-        ),
-    ] {
-        fails(on_gpu(toys.path(), faults, &run), expected);
-    }
-    gpu::write_gpu(toys.path(), "both", gpu::PTX, b"\x7fELF of another GPU\0");
-    let both = [&["run", "both.sail"], &ASK[..], &["x"]].concat();
     fails(
-        on_gpu(toys.path(), "load:1=OOM", &both),
+        on_gpu(toys.path(), "alloc:1=OOM", &run),
         expect![[r#"
-        error[SC0620]: the GPU has no memory left to take machine code
+        error[SC0601]: there is no memory for the weights of 4 MB
           because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)
 
-        hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less
+        hint: weights of fewer bits need less: `sailc compile --quant int8` or `int4`
         exit 7
     "#]],
     );
@@ -464,6 +422,27 @@ fn memory_that_is_not_there_is_counted_out() {
         exit 7
     "#]],
     );
+}
+
+#[test]
+fn memory_that_the_driver_itself_lacks_is_told_with_what_it_was_for() {
+    let toys = toys();
+    gpu::write_gpu(toys.path(), "both", gpu::PTX, b"\x7fELF of another GPU\0");
+    for (file, faults, doing) in [
+        ("gpu.sail", "load:1=OOM", "take the kernels"),
+        ("gpu.sail", "graph:1=OOM", "begin a graph"),
+        ("gpu.sail", "launch:1=OOM", "launch `embed`"),
+        ("both.sail", "load:1=OOM", "take machine code"),
+    ] {
+        let run = [&["run", file], &ASK[..], &["x"]].concat();
+        let expected = format!(
+            "error[SC0620]: the GPU has no memory left to {doing}\n  \
+             because of: out of memory (CUDA_ERROR_OUT_OF_MEMORY)\n\n\
+             hint: `nvidia-smi` says which programs have its memory; a smaller `--context` needs less\n\
+             exit 7\n"
+        );
+        assert_eq!(failure(on_gpu(toys.path(), faults, &run)), expected);
+    }
 }
 
 #[test]

@@ -65,7 +65,13 @@ impl Code {
     pub fn new(context: &Arc<Context>, artifact: &Artifact) -> Result<Self, CudaError> {
         let cuda = artifact.manifest().cuda.as_ref();
         let cuda = cuda.expect("broken invariant `artifact.cuda`: opened for a GPU without it");
-        fits(&context.about, cuda)?;
+        if !fits(&cuda.architecture, context.about.capability) {
+            return Err(CudaError::WrongGpu {
+                gpu: context.about.name.clone(),
+                target: artifact.manifest().target.to_string(),
+                found: context.about.capability,
+            });
+        }
         let waits = number(&cuda.architecture) >= Pair(9, 0);
         let made = |module, form| Self { context: Arc::clone(context), module, form, waits };
         let mut declined = None;
@@ -119,18 +125,10 @@ impl Drop for Code {
 }
 
 /// Code for `sm_80` runs on 8.0 and above, code for `sm_90a` on 9.0 alone.
-fn fits(about: &About, cuda: &CudaCode) -> Result<(), CudaError> {
-    let architecture = cuda.architecture.as_str();
+fn fits(architecture: &str, found: Pair) -> bool {
     let exact = architecture.ends_with('a');
     let wanted = number(architecture);
-    let found = about.capability;
-    if found == wanted || (!exact && found > wanted) {
-        return Ok(());
-    }
-    // The name of the target: `sm_90` is compiled for `sm_90a`.
-    let architecture = architecture.trim_end_matches('a').to_owned();
-    let gpu = about.name.clone();
-    Err(CudaError::WrongGpu { gpu, architecture, found })
+    found == wanted || (!exact && found > wanted)
 }
 
 /// The compute capability in the name of an architecture; more than any GPU has in other names.
@@ -193,32 +191,14 @@ fn refusal(because: String, log: String) -> CudaError {
 mod tests {
     use super::*;
 
-    fn judge(architecture: &str, found: Pair) -> bool {
-        let about = About {
-            ordinal: 0,
-            name: "a GPU".to_owned(),
-            capability: found,
-            multiprocessors: 1,
-            clock_khz: 1,
-            driver: Pair(12, 0),
-        };
-        let cuda = CudaCode {
-            ptx_version: "8.0".to_owned(),
-            architecture: architecture.to_owned(),
-            assembler: None,
-            usage: Vec::new(),
-        };
-        fits(&about, &cuda).is_ok()
-    }
-
     #[test]
     fn code_runs_on_its_generation_and_later_ones_unless_it_is_for_one_alone() {
         assert!(
-            judge("sm_80", Pair(8, 0)) && judge("sm_80", Pair(8, 9)) && judge("sm_80", Pair(9, 0))
+            fits("sm_80", Pair(8, 0)) && fits("sm_80", Pair(8, 9)) && fits("sm_80", Pair(9, 0))
         );
-        assert!(!judge("sm_80", Pair(7, 5)));
-        assert!(judge("sm_90a", Pair(9, 0)));
-        assert!(!judge("sm_90a", Pair(10, 0)) && !judge("sm_90a", Pair(8, 6)));
-        assert!(!judge("nonsense", Pair(9, 0)));
+        assert!(!fits("sm_80", Pair(7, 5)));
+        assert!(fits("sm_90a", Pair(9, 0)));
+        assert!(!fits("sm_90a", Pair(10, 0)) && !fits("sm_90a", Pair(8, 6)));
+        assert!(!fits("nonsense", Pair(9, 0)));
     }
 }

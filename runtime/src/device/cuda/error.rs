@@ -25,8 +25,8 @@ pub enum CudaError {
     OldDriver { found: Pair, needed: String },
     /// The driver finds no GPU, or not as many.
     NoDevice { ordinal: u32, count: u32 },
-    /// The GPU does not run the artifact's architecture.
-    WrongGpu { gpu: String, architecture: String, found: Pair },
+    /// The GPU does not run code for the artifact's target.
+    WrongGpu { gpu: String, target: String, found: Pair },
     /// A block of this kernel takes more shared memory than the GPU gives to one.
     Shared { entry: String, bytes: u32, because: String },
     /// The driver takes neither the machine code nor the text; `log` is what it says of the text.
@@ -76,9 +76,9 @@ impl fmt::Display for CudaError {
                 f,
                 "there is no GPU number {ordinal}\n  because the CUDA driver finds {count}, counted from 0"
             ),
-            Self::WrongGpu { gpu, architecture, found } => write!(
+            Self::WrongGpu { gpu, target, found } => write!(
                 f,
-                "this artifact is for `{architecture}`, which the GPU does not run\n  because `{gpu}` has compute capability {found}"
+                "this artifact is for `{target}`, which the GPU does not run\n  because `{gpu}` has compute capability {found}"
             ),
             Self::Shared { entry, bytes, because } => write!(
                 f,
